@@ -1,0 +1,118 @@
+"""Every error this software raises on purpose.
+
+One base class and one sentence per class: the first docstring line is the default message. An error about an *item*
+carries the class that the ledger stores; an error about a *command* carries the exit code of the CLI. Nothing here
+formats or logs, and no message may hold a secret or a piece of a transcript.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+ErrorClass = Literal["auth", "rate", "transient", "data", "permanent", "bug"]
+"""Why an item failed: credentials, provider limit, will pass by itself, bad content, will never work, our mistake."""
+
+
+class ImportPipelineError(Exception):
+    """Something went wrong in import_pipeline."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class ConfigurationError(ImportPipelineError):
+    """A setting, an argument or a name is wrong."""
+
+    exit_code = 2
+
+
+class UnknownUserError(ConfigurationError):
+    """No user has this e-mail address."""
+
+
+class UnknownSourceError(ConfigurationError):
+    """No connector is installed for this source."""
+
+
+class DatabaseUnavailableError(ImportPipelineError):
+    """The database could not be reached."""
+
+    exit_code = 3
+
+
+class EmbeddedServerError(DatabaseUnavailableError):
+    """The embedded PostgreSQL could not be started."""
+
+
+class SourceUnavailableError(ImportPipelineError):
+    """The source could not be reached."""
+
+    exit_code = 3
+
+
+class MigrationError(ImportPipelineError):
+    """The database could not be migrated; nothing was changed."""
+
+    exit_code = 2
+
+
+class PendingMigrationsError(MigrationError):
+    """The database lacks migrations of this version of import_pipeline."""
+
+
+class MigrationDriftError(MigrationError):
+    """An applied migration differs from its file."""
+
+
+class DuplicateRecordingsError(MigrationError):
+    """The database already holds duplicate recordings, so the unique import key cannot be created."""
+
+
+class ItemError(ImportPipelineError):
+    """One item could not be imported.
+
+    Args:
+        message: What happened and what to do, for a person; short, without secrets or transcript.
+        error_class: The class that the ledger stores; the default is the class attribute.
+    """
+
+    error_class: ErrorClass = "data"
+
+    def __init__(self, message: str | None = None, *, error_class: ErrorClass | None = None) -> None:
+        super().__init__(message)
+        if error_class is not None:
+            self.error_class = error_class
+
+
+class InvalidRecordError(ItemError):
+    """A record does not hold what an import needs."""
+
+
+class TranscriptError(ItemError):
+    """A text is not a transcript that can be read."""
+
+
+class BankError(ItemError):
+    """No bank could be chosen for a recording."""
+
+    error_class = "permanent"
+
+
+class NotReadyError(ImportPipelineError):
+    """An item is listed but its transcript is not there yet.
+
+    Args:
+        message: What is being waited for.
+        retry_at: When to ask again (aware); None lets the stage choose a growing pause.
+    """
+
+    def __init__(self, message: str | None = None, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+
+class IgnoredItemError(ImportPipelineError):
+    """An item is deliberately not imported, for a reason the ledger keeps."""
