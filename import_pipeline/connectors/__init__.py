@@ -1,0 +1,1 @@
+"""One module per source, and `base.py`, the contract they follow."""

@@ -1,0 +1,306 @@
+"""What flows through the pipeline: accounts, listed items, outcomes, records, results and summaries.
+
+Plain frozen dataclasses without behaviour, so that every stage, the staged files and the library face speak of the
+same things. No database, no Dagster, no parsing here. Instants are aware and in UTC; durations are whole seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from import_pipeline.errors import ErrorClass
+
+JsonObject = dict[str, Any]
+
+
+# --- the library face ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorRecord:
+    """One call, normalised: what a connector delivers and `insert_recording` writes.
+
+    Args:
+        external_id: The source's own, globally unique id of the call; not empty, at most 512 UTF-8 bytes.
+        source_app: Identifier of the source, for instance `zoom` or `file-upload`.
+        title: What the source calls it.
+        full_transcript: Speaker turns, `[HH:MM:SS] Speaker: text`, separated by blank lines; never empty.
+        recording_start_time: Aware datetime, or ISO 8601 text with an offset; stored in UTC.
+        duration: Seconds, 0 to 48 hours; anything else is stored as null and noted in the metadata.
+        source_metadata: Whatever else the source tells; must be JSON. `external_id` is put in front of it.
+        bank_id: The tenant; None means the owner's personal bank.
+        vault_id: The vault; None means the bank's personal vault.
+        summary: The source's summary, if it has one.
+        audio_url: Where the audio can be played.
+        video_url: Where the video can be played.
+        recording_end_time: Like the start; derived from start and duration where it is missing.
+    """
+
+    external_id: str
+    source_app: str
+    title: str
+    full_transcript: str
+    recording_start_time: datetime | str
+    duration: int | float | None = None
+    source_metadata: JsonObject = field(default_factory=dict)
+    bank_id: UUID | str | None = None
+    vault_id: UUID | str | None = None
+    summary: str | None = None
+    audio_url: str | None = None
+    video_url: str | None = None
+    recording_end_time: datetime | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResult:
+    """What became of one record.
+
+    Imported: `success` with `recording_id`. Already there: not `success`, `skipped`, with the existing `recording_id`.
+    Otherwise not `success`, with `error`: a sentence for a person, without secrets or transcript.
+    """
+
+    success: bool
+    recording_id: UUID | None = None
+    skipped: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateCheck:
+    """Whether a call is already in `recordings`, and as which row."""
+
+    is_duplicate: bool
+    existing_recording_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InsertResult:
+    """What became of one record of a batch.
+
+    `recording_id` is the new row or, when `is_new` is False, the row that was there before; None with an `error`.
+    `vault_error` says why a stored recording has no vault entry yet; the next run tries again.
+    """
+
+    recording_id: UUID | None = None
+    is_new: bool = False
+    error: str | None = None
+    error_class: ErrorClass | None = None
+    vault_error: str | None = None
+
+
+# --- from connect to report ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One user's connection to a source, opened by one run. Holds references only, never a secret.
+
+    `opened_at` is the database's time when the run took the account: the cursor moves to it at the end. An account
+    with a `problem` is not worked on; the run reports it.
+    """
+
+    id: UUID
+    user_id: UUID
+    source_app: str
+    label: str
+    opened_at: datetime
+    last_sync_at: datetime | None = None
+    oldest_waiting_at: datetime | None = None
+    sync_job_id: UUID | None = None
+    options: JsonObject = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time that is asked of a source, `start` inclusive, `end` exclusive, both aware."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """Something a source lists.
+
+    Args:
+        external_id: See `ConnectorRecord`.
+        title: What the source calls it, for the ledger.
+        started_at: When the call began, if the listing tells.
+        location: Where the source keeps it: a path or a link that a person can open.
+        provisional_id: Key in the ledger while the item has not been imported, for sources whose external id is
+            derived from content: two broken files with the same content are two failures. None means `external_id`.
+        details: Whatever the connector needs to turn it into a record; JSON.
+    """
+
+    external_id: str
+    title: str | None = None
+    started_at: datetime | None = None
+    location: str | None = None
+    provisional_id: str | None = None
+    details: JsonObject = field(default_factory=dict)
+    kind: Literal["listed"] = "listed"
+
+    @property
+    def ledger_id(self) -> str:
+        """Key in the ledger until the item is imported."""
+        return self.provisional_id or self.external_id
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A listed item that `dedup` lets through, with what the ledger knows of earlier attempts."""
+
+    item: ListedItem
+    attempts: int = 0
+    first_seen_at: datetime | None = None
+    kind: Literal["new"] = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An item that is in `recordings` already and that `insert` must note or repair."""
+
+    item: ListedItem
+    recording_id: UUID
+    kind: Literal["known"] = "known"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An item that became a record."""
+
+    item: ListedItem
+    record: ConnectorRecord
+    kind: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An item whose transcript is not there yet; it is asked for again from `retry_at` on."""
+
+    item: ListedItem
+    reason: str
+    retry_at: datetime
+    kind: Literal["waiting"] = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item that was attempted and could not be imported."""
+
+    item: ListedItem
+    error_class: ErrorClass
+    reason: str
+    retry_at: datetime | None = None
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An item that is deliberately not imported."""
+
+    item: ListedItem
+    reason: str
+    kind: Literal["ignored"] = "ignored"
+
+
+Outcome = Ready | Waiting | Failed | Ignored | Known
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Items by what became of them. `listed` is the sum of the others once everything is settled."""
+
+    listed: int = 0
+    inserted: int = 0
+    skipped: int = 0
+    waiting: int = 0
+    failed: int = 0
+    ignored: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Add kind by kind."""
+        return Counts(
+            self.listed + other.listed,
+            self.inserted + other.inserted,
+            self.skipped + other.skipped,
+            self.waiting + other.waiting,
+            self.failed + other.failed,
+            self.ignored + other.ignored,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The head of a stream: at most 200 items of one account, and what `dedup` has already settled of them."""
+
+    account: Account
+    number: int
+    counts: Counts = field(default_factory=Counts)
+
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream(Generic[ItemT]):
+    """A batch on its way between two ops: a head, and items that are read once and lazily.
+
+    An op must not return a generator, so it returns this; the I/O manager writes and reads it line by line.
+    """
+
+    batch: Batch
+    items: Iterable[ItemT]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How far the listing of one account came. The cursor moves only after a `complete` one."""
+
+    account_id: UUID
+    listed: int
+    complete: bool
+    problem: str | None = None
+    error_class: ErrorClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What became of one batch, counted from the ledger after its commit."""
+
+    account_id: UUID
+    number: int
+    counts: Counts
+    without_vault_entry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSummary:
+    """What one run did for one account."""
+
+    account_id: UUID
+    user_id: UUID
+    label: str
+    status: str
+    counts: Counts
+    without_vault_entry: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What one run did."""
+
+    source_app: str
+    run_id: str
+    accounts: list[AccountSummary]
+
+    @property
+    def counts(self) -> Counts:
+        """Sum over all accounts."""
+        return sum((account.counts for account in self.accounts), Counts())

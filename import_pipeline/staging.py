@@ -1,0 +1,163 @@
+"""Where op outputs wait for the next op: compressed JSON Lines under a `UPath`, written and read one line at a time.
+
+The I/O manager knows the types of `records.py` and nothing of their meaning. Staged files hold transcripts: folders
+are 0700, files 0600; `insert` removes those of its batch after its commit, `remove_old` what crashes left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import dagster as dg
+import zstandard
+from pydantic import Field, TypeAdapter
+from upath import UPath
+
+from import_pipeline.records import (
+    Account,
+    Batch,
+    BatchSummary,
+    Failed,
+    Ignored,
+    ImportSummary,
+    Known,
+    ListedItem,
+    Listing,
+    NewItem,
+    Ready,
+    Stream,
+    Waiting,
+)
+
+_STREAM, _VALUE = b"stream\n", b"value\n"
+_batch = TypeAdapter(Batch)
+_item: TypeAdapter[Any] = TypeAdapter(
+    Annotated[ListedItem | NewItem | Known | Ready | Waiting | Failed | Ignored, Field(discriminator="kind")]
+)
+_value: TypeAdapter[Any] = TypeAdapter(list[Account] | list[Listing] | BatchSummary | ImportSummary)
+
+
+class StreamIOManager(dg.ConfigurableIOManager):
+    """Writes each op's output as one file `base/<run>/<step>/<output>.jsonl.zst`, whole or not at all.
+
+    Args:
+        base: A folder or any address `universal_pathlib` knows (`s3://…`), private to the importer.
+    """
+
+    base: str
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write a stream line by line, any other value as one line."""
+        write_output(self._path(context.get_identifier()), obj)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read what the upstream op wrote; a stream's items are read while they are consumed."""
+        return read_output(self._path(context.get_identifier()))
+
+    def remove_batch(self, run_id: str, mapping_key: str) -> None:
+        """Remove the staged files of one batch, after its commit.
+
+        The batch as `fetch` listed it stays until it is too old: it holds no transcript, and a re-execution from an
+        earlier step needs it.
+        """
+        for step in (f"dedup[{mapping_key}]", f"transform[{mapping_key}]"):
+            _remove_tree(UPath(self.base) / _file_name(run_id) / _file_name(step))
+
+    def _path(self, identifier: Iterable[str]) -> UPath:
+        *folders, name = [_file_name(part) for part in identifier]
+        return UPath(self.base).joinpath(*folders) / f"{name}.jsonl.zst"
+
+
+def write_output(path: UPath, obj: Any) -> None:
+    """Write one op output; a failure half-way leaves nothing behind."""
+    _make_private_folder(path.parent)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with _open_private(partial) as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as out:
+            if isinstance(obj, Stream):
+                out.write(_STREAM + _batch.dump_json(obj.batch) + b"\n")
+                for item in obj.items:
+                    out.write(_item.dump_json(item) + b"\n")
+            else:
+                out.write(_VALUE + _value.dump_json(obj) + b"\n")
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    partial.rename(path)
+
+
+def read_output(path: UPath) -> Any:
+    """Read one op output. The items of a stream are read, and its file stays open, while they are consumed."""
+    lines = _read_lines(path)
+    if next(lines) == _STREAM:
+        return Stream(_batch.validate_json(next(lines)), (_item.validate_json(line) for line in lines))
+    return _value.validate_json(next(lines))
+
+
+def remove_old(base: str, older_than: timedelta) -> int:
+    """Remove the staged runs that nobody has written to for that long, and say how many.
+
+    Only for folders on this machine: an object store has life-cycle rules for this.
+    """
+    folder = Path(base)
+    if "://" in base or not folder.is_dir():
+        return 0
+    limit = time.time() - older_than.total_seconds()
+    old = [run for run in folder.iterdir() if run.is_dir() and _last_write(run) < limit]
+    for run in old:
+        shutil.rmtree(run, ignore_errors=True)
+    return len(old)
+
+
+def _last_write(run: Path) -> float:
+    newest = 0.0
+    for path in (run, *run.iterdir()):
+        with suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime)
+    return newest
+
+
+def _read_lines(path: UPath) -> Iterator[bytes]:
+    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
+        yield from io.BufferedReader(reader, buffer_size=1 << 20)
+
+
+def _file_name(part: str) -> str:
+    return re.sub(r"[^\w.\[\]-]", "_", part)
+
+
+def _make_private_folder(folder: UPath) -> None:
+    if not _is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    # mkdir(mode=…) applies to the last folder only, and parents would follow the umask.
+    for missing in reversed([parent for parent in (folder, *folder.parents) if not parent.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def _open_private(path: UPath) -> IO[bytes]:
+    if not _is_local(path):
+        return path.open("wb")  # type: ignore[no-any-return]
+    return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _remove_tree(folder: UPath) -> None:
+    if _is_local(folder):
+        shutil.rmtree(str(folder), ignore_errors=True)
+        return
+    with suppress(FileNotFoundError):
+        folder.rmdir(recursive=True)  # type: ignore[call-arg]
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in ("", "file", "local")
