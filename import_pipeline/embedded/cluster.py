@@ -1,0 +1,374 @@
+"""One server as this process sees it: joining it, starting it, proving that it answers, stopping it as its last user.
+
+Three locks in `HOME/postgres`, beside the data directory:
+- `open.lock`, held alone by whoever changes anything: starts, repairs, stops;
+- `use.lock`, shared by every process for as long as it uses the server. Who can have it alone (asked only while holding
+  `open.lock`) is the last user and stops the server;
+- `server.lock`, held alone by the server's own processes, to which it is handed when they start. Free means that none
+  of them lives, whatever `postmaster.pid` says; taken by nobody we can see means that another container uses this home.
+
+How handles are counted belongs to `__init__`, how processes are found and stopped to `watchdog`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from import_pipeline.embedded import installation, locks, watchdog
+from import_pipeline.embedded.installation import INSTEAD, Account
+from import_pipeline.errors import EmbeddedServerError
+
+_DATABASE = "import_pipeline"
+_OPEN_SECONDS = 600.0
+"""How long to wait for another process that opens or stops the server."""
+_RECOVERY_SECONDS = 600.0
+"""How long a server may take that says it is starting: it may have much to recover."""
+_SILENCE_SECONDS = 10.0
+"""How long a server may say nothing at all before it is taken for dead."""
+_SOCKET_PATH_BYTES = 90
+"""Linux allows 107, macOS 103, with the name of the socket and its lock file."""
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "cluster_name": "import_pipeline",
+    "max_logical_replication_workers": "0",
+    # The log must never hold a piece of a transcript. The message of an error may quote a value, its details a row, the
+    # report of a crash a statement: errors are for the client alone (`log` stands above `error`), the rest is logged
+    # tersely.
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "log_autovacuum_min_duration": "-1",
+    "log_checkpoints": "off",
+    "log_lock_waits": "off",
+}
+
+
+class _Answer(Enum):
+    YES = "it answered a query"
+    LATER = "it says that it is starting or stopping"
+    NONE = "nobody answers"
+
+
+class Cluster:
+    """The server of one home, as one process uses it.
+
+    Args:
+        home: The home, with links resolved.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._folder = home / "postgres"
+        self._data = self._folder / "data"
+        self._log = self._folder / "server.log"
+        self._sockets: Path | None = None
+        self._use: int | None = None
+        self._owner = os.getpid()
+
+    def url(self, database: str) -> str:
+        """Return the address of a database."""
+        # The port is said because a PGPORT in the environment would otherwise count.
+        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self._sockets))}&port=5432"
+
+    def join(self) -> None:
+        """Become a user of the server, which is started if need be."""
+        with self._alone():
+            use = locks.open_file(self._folder / "use.lock")
+            try:
+                locks.share(use)
+                self._bring_up()
+            except BaseException:  # Ctrl-C too: what we started we stop
+                self._give_back(use)
+                raise
+            self._use, self._owner = use, os.getpid()
+        self._ensure_watchdog()
+
+    def leave(self) -> None:
+        """Stop being a user of the server, and stop it if nobody else is one; never raises."""
+        use, self._use = self._use, None
+        if use is None or self._owner != os.getpid():
+            return
+        try:
+            if not locks.is_at(use, self._folder / "use.lock"):  # the home was deleted: the watchdog sees to the rest
+                locks.close_file(use)
+                return
+            with self._alone():
+                self._give_back(use)
+        except (EmbeddedServerError, OSError):
+            with suppress(OSError):
+                locks.close_file(use)  # then the watchdog stops it
+
+    def ensure_running(self) -> None:
+        """Prove that the server answers, or start it again."""
+        with _explained(self._folder):
+            if self._ask() is not _Answer.YES or not self._data.exists():
+                if self._use is not None and not locks.is_at(self._use, self._folder / "use.lock"):
+                    locks.close_file(self._use)
+                    self._use = None
+                    self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    self.join()
+                    return
+                with self._alone():
+                    self._bring_up()
+            self._ensure_watchdog()
+
+    def ensure_database(self, name: str) -> None:
+        """Create a database if it is missing."""
+        try:
+            with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10) as connection:
+                if connection.execute("select from pg_database where datname = %s", [name]).fetchone():
+                    return
+                # template0 has no connections that could be in the way.
+                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        except psycopg.Error as error:
+            raise EmbeddedServerError(
+                f"The database {name} could not be created on the embedded server: {error}"
+            ) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only process that changes anything."""
+        with _explained(self._folder):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.home, self._folder):
+                if folder.stat().st_uid != os.geteuid():
+                    raise EmbeddedServerError(
+                        f"{folder} belongs to another user (id {folder.stat().st_uid}, we are {os.geteuid()}). Run as "
+                        f"that user, or set IMPORT_PIPELINE_HOME to a folder of your own. {INSTEAD}"
+                    )
+            if stat.S_IMODE(self._folder.stat().st_mode) != 0o700:
+                self._folder.chmod(0o700)
+            with locks.alone(self._folder / "open.lock", _OPEN_SECONDS):
+                yield
+
+    def _give_back(self, use: int) -> None:
+        if locks.try_exclusive(use):
+            self._stop()
+        locks.close_file(use)
+
+    def _bring_up(self) -> None:
+        """Have a server that answered a query; call it holding `open.lock` and a share of `use.lock`."""
+        if self._process() or not self._is_gone():
+            self._sockets = watchdog.read_socket_folder(self._data) or self._sockets
+            if not self._wait_for_answer(None):
+                self._clear()
+        if self._process() is None or self._ask() is not _Answer.YES:
+            self._clear()
+            self._start()
+        self.ensure_database(_DATABASE)
+
+    def _start(self) -> None:
+        account = installation.find_account()
+        binaries = installation.find_binaries(account)
+        for half_made in self._folder.glob("data.new-*"):
+            shutil.rmtree(half_made, ignore_errors=True)
+        if not self._data.exists():
+            installation.initialise(self._data, binaries, account)
+        installation.prepare(self._data, account)
+        self._sockets = self._make_socket_folder(account)
+        settings = _SETTINGS | {"unix_socket_directories": str(self._sockets)}
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        lock = locks.open_file(self._folder / "server.lock")
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if not locks.try_exclusive(lock):
+                raise EmbeddedServerError(f"{self._folder} is in use by a server that cannot be seen from here.")
+            process = installation.start(
+                binaries / "postgres",
+                arguments,
+                data=self._data,
+                account=account,
+                pass_fds=(lock,),
+                stdout=log,
+                stderr=log,
+            )
+        finally:
+            locks.close_file(lock)  # the server has it now
+            os.close(log)
+        _children.append(process)
+        if not self._wait_for_answer(process):
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL did not start. The last lines of {self._log}:\n{self._log_tail()}\n{INSTEAD}"
+            )
+
+    def _wait_for_answer(self, process: subprocess.Popen[str] | None) -> bool:
+        """Wait until the server answers; False when it ended or says nothing for too long."""
+        started = silent_since = time.monotonic()
+        while time.monotonic() - started < _RECOVERY_SECONDS:
+            answer = self._ask()
+            if answer is _Answer.YES:
+                return True
+            if self._is_gone() or (process is not None and process.poll() is not None):
+                return False
+            if answer is _Answer.LATER:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > _SILENCE_SECONDS:
+                return False
+            self._sockets = watchdog.read_socket_folder(self._data) or self._sockets
+            time.sleep(0.01)
+        raise EmbeddedServerError(
+            f"The embedded PostgreSQL has been recovering for {_RECOVERY_SECONDS:.0f} seconds; try again later. The "
+            f"last lines of {self._log}:\n{self._log_tail()}"
+        )
+
+    def _ask(self) -> _Answer:
+        if self._sockets is None or not (self._sockets / watchdog.SOCKET).exists():
+            return _Answer.NONE
+        try:
+            with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=5) as connection:
+                connection.execute("select 1")
+            return _Answer.YES
+        except psycopg.OperationalError as error:
+            # libpq gives no code for a refused connection; the server's language is ours to choose, and is C.
+            if "the database system is" in str(error):
+                return _Answer.LATER
+            if "FATAL:" in str(error):
+                raise EmbeddedServerError(f"The embedded PostgreSQL runs but refuses us: {error}") from error
+            return _Answer.NONE
+
+    def _process(self) -> psutil.Process | None:
+        return watchdog.read_postmaster(self._data)
+
+    def _is_gone(self) -> bool:
+        """Tell whether no process of the server lives any more."""
+        for child in list(_children):
+            if child.poll() is not None:
+                _children.remove(child)
+        lock = locks.open_file(self._folder / "server.lock")
+        try:
+            return watchdog.is_free(lock)
+        finally:
+            locks.close_file(lock)
+
+    def _stop(self) -> None:
+        """Stop the server as its last user."""
+        with suppress(FileNotFoundError):
+            where, sockets = watchdog.identity(self._data), watchdog.read_socket_folder(self._data)
+            if watchdog.stop(self._process(), where, self._is_gone):
+                watchdog.remove_socket_folder(sockets)
+
+    def _clear(self) -> None:
+        """Clear what is left of a server that does not answer: its processes, its `postmaster.pid`."""
+        if not self._data.exists():
+            return
+        if not watchdog.stop(self._process(), watchdog.identity(self._data), self._is_gone):
+            raise EmbeddedServerError(
+                f"A server that cannot be seen from here uses {self._data}: perhaps in another container. Give each "
+                f"container a home of its own. {INSTEAD}"
+            )
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _make_socket_folder(self, account: Account) -> Path:
+        """Return a folder with a short path that only the server and we can enter; the same as last time if it can."""
+        name = f"import-pipeline-{hashlib.sha256(os.fsencode(f'{os.geteuid()} {self.home}')).hexdigest()[:12]}"
+        problem: OSError | None = None
+        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below, else a new one
+            usual = self._sockets or Path(parent, name)
+            try:
+                usual.mkdir(mode=0o700, exist_ok=True)
+                if usual.lstat().st_uid == os.geteuid() and account.is_other and not os.listdir(usual):
+                    account.own(usual)
+                state = usual.lstat()
+                private = stat.S_ISDIR(state.st_mode) and stat.S_IMODE(state.st_mode) == 0o700
+                if private and state.st_uid == account.uid and not _is_inhabited(usual):
+                    for leftover in (watchdog.SOCKET, f"{watchdog.SOCKET}.lock"):
+                        (usual / leftover).unlink(missing_ok=True)
+                    return usual
+                new = Path(tempfile.mkdtemp(dir=parent, prefix="import-pipeline-"))
+                account.own(new)
+                if len(os.fsencode(new)) <= _SOCKET_PATH_BYTES:
+                    return new
+            except OSError as error:
+                problem = error
+        raise EmbeddedServerError(
+            f"No folder for the socket of the embedded PostgreSQL could be made: {problem}. {INSTEAD}"
+        )
+
+    def _ensure_watchdog(self) -> None:
+        """Start the process that stops the server should all its users be killed, unless it runs."""
+        lock = locks.open_file(self._folder / "watch.lock")
+        try:
+            if sys.executable and locks.try_exclusive(lock):
+                site = Path(psutil.__file__).parent.parent
+                command = [sys.executable, "-I", "-S", watchdog.__file__, str(site), str(self._folder), str(lock)]
+                null = subprocess.DEVNULL
+                _children.append(
+                    subprocess.Popen(  # noqa: S603
+                        command,
+                        pass_fds=(lock,),
+                        start_new_session=True,
+                        stdin=null,
+                        stdout=null,
+                        stderr=null,
+                        text=True,
+                        cwd="/",
+                    )
+                )
+        finally:
+            locks.close_file(lock)
+
+    def _log_tail(self, lines: int = 12) -> str:
+        with suppress(OSError):
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return "(there is none)"
+
+
+_children: list[subprocess.Popen[str]] = []
+"""What this process started, so that it can be reaped when it ends."""
+
+
+def _is_inhabited(folder: Path) -> bool:
+    """Tell whether somebody answers on the socket in this folder."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(folder / watchdog.SOCKET))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say what to do about a problem of the file system."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise EmbeddedServerError(
+            f"Another process has been opening the embedded PostgreSQL for too long: {error}."
+        ) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmbeddedServerError(
+            f"The embedded PostgreSQL in {folder} could not be used: {error}. Check that its disk has room and that you "
+            f"may write there, or set IMPORT_PIPELINE_HOME to another folder. {INSTEAD}"
+        ) from error
