@@ -1,0 +1,112 @@
+"""Fixtures for every test: a real Postgres, and a migrated database of its own for each test that asks.
+
+The server is the embedded one, started in a folder of this session, or the one that TEST_DATABASE_URL names if that is
+marked as a server for tests. Nothing here skips: a server that cannot be had is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import servers
+import tenants
+
+_OURS = ("IMPORT_PIPELINE_", "PG")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forget what the developer's shell says about databases, so that no test reaches one by accident."""
+    for name in list(os.environ):
+        if name.startswith(_OURS) or name in ("DATABASE_URL", "DAGSTER_HOME"):
+            del os.environ[name]
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        try:
+            servers.require_marker(url)
+        except servers.UnmarkedServerError as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """Address of a server where databases may be created and dropped, as superuser."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+        return
+    from import_pipeline.embedded import open_server
+
+    # Not pytest's own folder: as root it is closed to the account that the server runs as, and its path is long.
+    with tempfile.TemporaryDirectory(prefix="import-pipeline-test-") as home, open_server(Path(home)) as server:
+        yield server.url()
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[str]:
+    """Address of a server of the oldest supported version, as superuser."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(servers.debian_server(15))
+        except FileNotFoundError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """Name of a database that was migrated once for the whole session; nobody may connect to it."""
+    from import_pipeline import migrations
+
+    url = servers.create_database(server_url)
+    with psycopg.connect(url) as conn:
+        migrations.apply(conn)
+    yield urlsplit(url).path.lstrip("/")
+    servers.drop_database(server_url, url)
+
+
+@pytest.fixture
+def database_url(server_url: str, template: str) -> Iterator[str]:
+    """Address of a migrated database without rows that belongs to this test alone, as superuser."""
+    url = servers.create_database(server_url, template=template)
+    yield url
+    servers.drop_database(server_url, url)
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """Address of a database without anything that belongs to this test alone, as superuser."""
+    url = servers.create_database(server_url)
+    yield url
+    servers.drop_database(server_url, url)
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection to `database_url`, not in autocommit mode."""
+    with psycopg.connect(database_url) as connection:
+        yield connection
+        connection.rollback()
+
+
+class MakeUser(Protocol):
+    """The type of the fixture `make_user`."""
+
+    def __call__(self, conn: psycopg.Connection[Any], email: str = ...) -> tenants.User: ...
+
+
+@pytest.fixture
+def make_user() -> MakeUser:
+    """`make_user(conn, email)` creates a user with personal bank and vault."""
+    return tenants.make_user
+
+
+@pytest.fixture
+def as_user() -> Callable[..., Any]:
+    """`with as_user(conn, user_id, role="authenticated"):` is a transaction in that user's name."""
+    return tenants.as_user

@@ -1,0 +1,135 @@
+"""Servers and databases for tests: where they come from, and that they may be used for tests at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import psycopg
+from psycopg import sql
+
+MARKER = "import-pipeline tests may create and drop databases here"
+"""What the comment of the database in TEST_DATABASE_URL must say."""
+
+
+class UnmarkedServerError(Exception):
+    """The server of TEST_DATABASE_URL is not marked as one for tests."""
+
+
+def with_database(url: str, database: str) -> str:
+    """Return the same address with another database."""
+    return urlsplit(url)._replace(path="/" + quote(database, safe="")).geturl()
+
+
+def require_marker(url: str) -> None:
+    """Refuse a server that nobody declared to be one for tests: rows of tests have been found in production before.
+
+    Raises:
+        UnmarkedServerError: The message says how to mark it.
+    """
+    with psycopg.connect(url, autocommit=True) as conn:
+        row = conn.execute(
+            "select current_database(), shobj_description(oid, 'pg_database') from pg_database"
+            " where datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    database, comment = row
+    if MARKER not in (comment or ""):
+        raise UnmarkedServerError(
+            f"TEST_DATABASE_URL names database {database!r}, which is not marked as one for tests. If this server "
+            f"holds nothing of value, run: comment on database \"{database}\" is '{MARKER}';"
+        )
+
+
+def create_database(server_url: str, *, template: str | None = None, owner: str | None = None) -> str:
+    """Create a database with a name of its own and return its address."""
+    name = f"import_pipeline_test_{uuid.uuid4().hex[:12]}"
+    statement = sql.SQL("create database {}").format(sql.Identifier(name))
+    if template is not None:
+        statement += sql.SQL(" template {}").format(sql.Identifier(template))
+    if owner is not None:
+        statement += sql.SQL(" owner {}").format(sql.Identifier(owner))
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(statement)
+    return with_database(server_url, name)
+
+
+def drop_database(server_url: str, database_url: str) -> None:
+    """Drop a database that `create_database` made, whoever is still connected."""
+    name = urlsplit(database_url).path.lstrip("/")
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def debian_server(major: int) -> Iterator[str]:
+    """Run a server of the distribution's PostgreSQL and yield its address, as superuser.
+
+    Raises:
+        FileNotFoundError: It is not installed; the message says how to.
+    """
+    binaries = _find_binaries(major)
+    # As root a server refuses to start, so it runs as somebody who owns nothing else here.
+    account = _unprivileged_account() if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="import-pipeline-test-"))  # short: a socket's path has 107 bytes at most
+    try:
+        if account is not None:
+            shutil.chown(folder, account)
+        data = folder / "data"
+
+        def run(program: str, *arguments: str) -> None:
+            done = subprocess.run(
+                [str(binaries / program), *arguments],
+                user=account,
+                extra_groups=[] if account else None,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env={**os.environ, "LC_ALL": "C"},
+                check=False,
+            )
+            if done.returncode != 0:
+                log = folder / "log"
+                raise RuntimeError(f"{program} failed: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+        run("initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=50"
+        run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
+        finally:
+            run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find_binaries(major: int) -> Path:
+    candidates = [Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")]
+    candidates += [Path(f"{prefix}/opt/postgresql@{major}/bin") for prefix in ("/opt/homebrew", "/usr/local")]
+    if (on_path := shutil.which("pg_config")) is not None:
+        said = subprocess.run([on_path, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+        version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=True).stdout
+        if f"PostgreSQL {major}" in version:
+            candidates.insert(0, Path(said))
+    for candidate in candidates:
+        if (candidate / "initdb").exists() and (candidate / "postgres").exists():
+            return candidate
+    raise FileNotFoundError(
+        f"The tests need a PostgreSQL {major} server beside the embedded one; looked in {', '.join(map(str, candidates))}. "
+        f"Install it: apt-get install postgresql-{major} (Debian, Ubuntu), brew install postgresql@{major}."
+    )
+
+
+def _unprivileged_account() -> str:
+    import pwd
+
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody", "daemon") if name in known)
