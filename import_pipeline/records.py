@@ -163,10 +163,11 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An item that is in `recordings` already and that `insert` must note or repair."""
+    """An item that is in `recordings` already and that `insert` must note in the ledger or give its vault entry."""
 
     item: ListedItem
     recording_id: UUID
+    needs_vault_entry: bool = False
     kind: Literal["known"] = "known"
 
 

@@ -22,6 +22,7 @@ import zstandard
 from pydantic import Field, TypeAdapter
 from upath import UPath
 
+from import_pipeline.embedded import home
 from import_pipeline.records import (
     Account,
     Batch,
@@ -50,10 +51,11 @@ class StreamIOManager(dg.ConfigurableIOManager):
     """Writes each op's output as one file `base/<run>/<step>/<output>.jsonl.zst`, whole or not at all.
 
     Args:
-        base: A folder or any address `universal_pathlib` knows (`s3://…`), private to the importer.
+        base: A folder or any address `universal_pathlib` knows (`s3://…`), private to the importer. Empty means
+            `IMPORT_PIPELINE_STAGING` at the time of the run or, without it, a folder below `IMPORT_PIPELINE_HOME`.
     """
 
-    base: str
+    base: str = ""
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write a stream line by line, any other value as one line."""
@@ -70,11 +72,20 @@ class StreamIOManager(dg.ConfigurableIOManager):
         earlier step needs it.
         """
         for step in (f"dedup[{mapping_key}]", f"transform[{mapping_key}]"):
-            _remove_tree(UPath(self.base) / _file_name(run_id) / _file_name(step))
+            _remove_tree(UPath(self.resolve_base()) / _file_name(run_id) / _file_name(step))
+
+    def resolve_base(self) -> str:
+        """Return where the files are, at the time of the run."""
+        return self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")
+
+    def read_accounts(self, run_id: str) -> list[Account] | None:
+        """Return the accounts that `connect` opened in a run, or None if it did not come so far."""
+        path = self._path((run_id, "connect", "result"))
+        return read_output(path) if path.exists() else None  # type: ignore[no-any-return]
 
     def _path(self, identifier: Iterable[str]) -> UPath:
         *folders, name = [_file_name(part) for part in identifier]
-        return UPath(self.base).joinpath(*folders) / f"{name}.jsonl.zst"
+        return UPath(self.resolve_base()).joinpath(*folders) / f"{name}.jsonl.zst"
 
 
 def write_output(path: UPath, obj: Any) -> None:

@@ -54,6 +54,9 @@ class Connector(ABC):
     concurrency: ClassVar[int] = 1
     """How many items of one account are turned into records at the same time."""
 
+    listing_asks_again: ClassVar[bool] = False
+    """Whether listing a failed item is itself the request to try it again, as with files that a person names."""
+
     @abstractmethod
     def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
         """List every item of an account in a window, in any order; duplicates are harmless.

@@ -1,5 +1,6 @@
 -- Returns what import_pipeline put into this database, one row per object with its definition, for those who look for
--- changes made by hand. Run with an empty search_path, so that every name is spelt out. The owner's own objects are not looked at.
+-- changes made by hand. Run with an empty search_path, so that every name is spelt out. The owner's own objects, and
+-- what he grants to roles of his own, are not looked at.
 with our_tables as (
     select c.oid
     from pg_catalog.pg_class as c
@@ -21,8 +22,14 @@ our_functions as (
     where p.pronamespace = to_regnamespace('import_pipeline')
         or p.oid = to_regprocedure('public.get_import_counts(uuid)')
 ),
+watched_roles as (
+    select oid, rolname from pg_catalog.pg_roles
+    where rolname in ('import_worker', 'anon', 'authenticated', 'service_role')
+    union all
+    select 0, 'public'
+),
 worker as (
-    select oid from pg_catalog.pg_roles where rolname = 'import_worker'
+    select oid from watched_roles where rolname = 'import_worker'
 )
 select
     format('table %s', t.oid::regclass) as object,
@@ -63,18 +70,20 @@ select
         ' ',
         case when p.polpermissive then 'permissive' else 'restrictive' end,
         p.polcmd::text,
-        array(
-            select coalesce(r.rolname, 'public')
-            from unnest(p.polroles) as o
-            left join pg_catalog.pg_roles as r on r.oid = o
-            order by 1
-        )::text,
+        array(select r.rolname::text from watched_roles as r where r.oid = any (p.polroles) order by 1)::text,
         'using ' || pg_get_expr(p.polqual, p.polrelid),
         'check ' || pg_get_expr(p.polwithcheck, p.polrelid)
     )
 from pg_catalog.pg_policy as p
-where p.polrelid in (select oid from our_tables)
+where (p.polrelid in (select oid from our_tables) and p.polroles && array(select oid from watched_roles))
     or (p.polrelid in (select oid from shared_tables) and p.polroles && array(select oid from worker))
+    or (
+        p.polrelid = to_regclass('public.import_sources')
+        and p.polname in (
+            'Users see their sources', 'Users add their sources', 'Users update their sources',
+            'Users delete their sources'
+        )
+    )
 union all
 select format('trigger %s on %s', t.tgname, t.tgrelid::regclass), pg_get_triggerdef(t.oid)
 from pg_catalog.pg_trigger as t
@@ -98,26 +107,24 @@ select
     format('grant on %s to %s', g.object, g.grantee),
     string_agg(g.privilege, ', ' order by g.privilege)
 from (
-    -- Everything granted to import_worker, and everything granted to anybody but the owner on what is ours alone.
-    select c.oid::regclass::text as object, coalesce(r.rolname, 'public') as grantee, a.privilege_type as privilege
+    select c.oid::regclass::text as object, r.rolname as grantee, a.privilege_type as privilege
     from pg_catalog.pg_class as c
     cross join lateral aclexplode(c.relacl) as a
-    left join pg_catalog.pg_roles as r on r.oid = a.grantee
-    where (c.oid in (select oid from our_tables) and a.grantee <> c.relowner)
+    join watched_roles as r on r.oid = a.grantee
+    where c.oid in (select oid from our_tables)
         or (c.oid in (select oid from shared_tables) and a.grantee = (select oid from worker))
     union
-    select p.oid::regprocedure::text, coalesce(r.rolname, 'public'), a.privilege_type
+    select p.oid::regprocedure::text, r.rolname, a.privilege_type
     from our_functions as f
     join pg_catalog.pg_proc as p on p.oid = f.oid
     cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
-    left join pg_catalog.pg_roles as r on r.oid = a.grantee
-    where a.grantee <> p.proowner
+    join watched_roles as r on r.oid = a.grantee
     union
-    select format('schema %s', n.nspname), coalesce(r.rolname, 'public'), a.privilege_type
+    select format('schema %s', n.nspname), r.rolname, a.privilege_type
     from pg_catalog.pg_namespace as n
     cross join lateral aclexplode(n.nspacl) as a
-    left join pg_catalog.pg_roles as r on r.oid = a.grantee
-    where n.nspname = 'import_pipeline' and a.grantee <> n.nspowner
+    join watched_roles as r on r.oid = a.grantee
+    where n.nspname = 'import_pipeline'
 ) as g
 group by g.object, g.grantee
 order by 1

@@ -1,0 +1,169 @@
+"""File upload: transcripts in files and folders, by path. Needs no credentials; formats are read by `transcripts/`.
+
+Each file is one item, known by the SHA-256 of its content: a renamed copy is a duplicate, a changed file is not. A
+JSON list of records is one item per record. What fails is known by its path, so that two broken files are two failures.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError, TranscriptError
+from import_pipeline.files import (
+    SETTLE_SECONDS,
+    FoundFile,
+    describe_os_error,
+    display_path,
+    find_files,
+    inspect_file,
+    path_to_uri,
+    read_file,
+    uri_to_path,
+)
+from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
+from import_pipeline.transcripts import read_records, read_transcript
+
+_RECORD_FIELDS = {field.name for field in fields(ConnectorRecord)} - {"external_id", "source_app", "source_metadata"}
+
+
+class FileUpload(Connector):
+    """Transcripts in files and folders."""
+
+    source_app = "file-upload"
+    title = "File upload"
+    description = "Transcripts in files and folders: .vtt, .srt, .txt, .json and .docx of the usual programs."
+    documentation_url = "https://www.w3.org/TR/webvtt1/"
+    partitioned = False
+    listing_asks_again = True
+
+    def check_options(self, options: JsonObject) -> JsonObject:
+        """Accept `paths`, a list of absolute paths."""
+        paths = options.pop("paths", None)
+        super().check_options(options)
+        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+            raise ConfigurationError("File upload needs the option 'paths': a list of files and folders.")
+        for path in paths:
+            if not path.startswith(("/", "file:///")):
+                raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
+        return {"paths": paths}
+
+    def options_for_retry(self, locations: list[str]) -> JsonObject:
+        """List the failed files again."""
+        return {"paths": locations}
+
+    def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
+        """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
+        limit = int(float(os.environ.get("IMPORT_PIPELINE_MAX_FILE_MB", "50")) * 1_000_000)
+        settle = float(os.environ.get("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS))
+        paths = (uri_to_path(path) if path.startswith("file://") else Path(path) for path in account.options["paths"])
+        for found in find_files(paths):
+            file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle)
+            records = _read_list(file)
+            if records is None:
+                yield _item(file, file.sha256)
+            else:
+                for position, record in enumerate(records):
+                    content = json.dumps(record, sort_keys=True, ensure_ascii=True).encode()
+                    yield _item(file, hashlib.sha256(content).hexdigest(), position)
+
+    def fetch_record(self, account: Account, item: ListedItem) -> ConnectorRecord:
+        """Read one file, or one record of a list."""
+        details = item.details
+        if details["waiting"]:
+            raise NotReadyError(f"The file was left alone: {details['waiting']}. Upload it again once it is complete.")
+        path = uri_to_path(details["uri"])
+        if details["problem"]:
+            raise ItemError(f"The file {details['problem']}.")
+        try:
+            data = read_file(path, details["sha256"])
+        except OSError as error:
+            raise ItemError(f"The file {describe_os_error(error)}.") from error
+        if data is None:
+            raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
+        modified_at = datetime.fromtimestamp(details["modified_at"], UTC)
+        metadata = {"file_name": path.name, "file_size_bytes": len(data)}
+        records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
+        if records is not None:
+            return _own_record(item, records[details["position"] or 0], path, modified_at, metadata)
+        transcript = read_transcript(data, name=path.name)
+        started_at, source = (modified_at, "file modification time")
+        if transcript.started_at is not None:
+            started_at, source = transcript.started_at, "content"
+            if started_at.tzinfo is None:
+                started_at, source = started_at.astimezone(), "content, in the time zone of the importing machine"
+        return ConnectorRecord(
+            external_id=item.external_id,
+            source_app=self.source_app,
+            title=path.stem,
+            full_transcript=transcript.to_text(),
+            recording_start_time=started_at,
+            duration=transcript.duration_seconds,
+            source_metadata=metadata
+            | {"format": transcript.format, "start_time_from": source, "title_in_file": transcript.title}
+            | {"transcript_notes": dict(transcript.notes)},
+        )
+
+
+def _read_list(file: FoundFile) -> list[JsonObject] | None:
+    """Return the records of a JSON list; None for any other file, and for one that is reported as broken later."""
+    if file.sha256 is None or file.path.suffix.lower() != ".json":
+        return None
+    with file.path.open("rb") as stream:
+        if not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            return None
+    try:
+        data = read_file(file.path, file.sha256)
+        return None if data is None else read_records(data, name=file.path.name)
+    except (TranscriptError, OSError):
+        return None
+
+
+def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:
+    uri = path_to_uri(file.path) + ("" if position is None else f"#{position}")
+    return ListedItem(
+        external_id=external_id or uri,
+        title=display_path(Path(file.path.stem)),
+        location=display_path(file.path),
+        provisional_id=uri,
+        details={
+            "uri": path_to_uri(file.path),
+            "position": position,
+            "sha256": file.sha256,
+            "modified_at": file.modified_at,
+            "waiting": file.waiting,
+            "problem": file.problem,
+        },
+    )
+
+
+def _own_record(
+    item: ListedItem, record: JsonObject, path: Path, modified_at: datetime, metadata: JsonObject
+) -> ConnectorRecord:
+    """Take over a record in our own words; what it calls its id and source is kept beside ours."""
+    own: dict[str, Any] = {key: value for key, value in record.items() if key in _RECORD_FIELDS and value is not None}
+    given = record.get("source_metadata") or {}
+    if not isinstance(given, dict):
+        raise ItemError("The record's source_metadata is not a JSON object.")
+    start = own.pop("recording_start_time", None)
+    return ConnectorRecord(
+        external_id=item.external_id,
+        source_app=FileUpload.source_app,
+        title=own.pop("title", path.stem),
+        full_transcript=own.pop("full_transcript", ""),
+        recording_start_time=modified_at if start is None else start,
+        source_metadata=given
+        | metadata
+        | {
+            "format": "record-json",
+            "start_time_from": "file modification time" if start is None else "content",
+            "original_external_id": record.get("external_id"),
+            "original_source_app": record.get("source_app"),
+        },
+        **own,
+    )

@@ -1,0 +1,137 @@
+"""Which database is ours: the one `DATABASE_URL` names, or the embedded server.
+
+Opening, connecting and the question whether it is migrated; no queries about calls, no Dagster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from import_pipeline import migrations
+from import_pipeline.embedded import EmbeddedServer, open_server
+from import_pipeline.errors import DatabaseUnavailableError, PendingMigrationsError
+from import_pipeline.pipeline import describe_database_error
+
+CONNECT_TIMEOUT_SECONDS = 15
+
+
+class Database(AbstractContextManager["Database"]):
+    """A handle on the database; as long as it is open, an embedded server keeps running.
+
+    Args:
+        url: Address of the server, or None for the embedded one, which is started and migrated.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.server: EmbeddedServer | None = None
+        if url is None:
+            self.server = open_server()
+            url = self.server.url()
+        self.url = url
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server is ours."""
+        return self.server is not None
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Open a connection in autocommit mode, without prepared statements or session state.
+
+        Raises:
+            DatabaseUnavailableError: Nobody answers at the address, or it refuses the login.
+        """
+        try:
+            return psycopg.connect(self.url, **connection_settings())
+        except psycopg.Error as error:
+            raise DatabaseUnavailableError(
+                f"The database could not be reached: {_first_line(error)}. Check DATABASE_URL and that the server runs."
+            ) from error
+
+    def require_migrated(self) -> None:
+        """Bring the embedded database up to date; refuse to work on any other that is not.
+
+        Raises:
+            PendingMigrationsError: A database of the owner's lacks migrations; only he decides when they run.
+            MigrationError: The embedded one could not be migrated.
+        """
+        with self.connect() as conn:
+            status = migrations.check(conn)
+            if not status.pending:
+                return
+            if self.is_embedded:
+                migrations.apply(conn)
+                return
+        raise PendingMigrationsError(
+            f"The database lacks {len(status.pending)} migrations of this version; run `import-pipeline migrate`."
+        )
+
+    def close(self) -> None:
+        """Give the handle back; the last one stops an embedded server."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+@contextmanager
+def open_database(url: str | None = None) -> Iterator[Database]:
+    """Open the database of `DATABASE_URL` (or `url`), else the embedded one, ready to be worked with.
+
+    Raises:
+        DatabaseUnavailableError: It could not be reached or started.
+        MigrationError: It is not migrated.
+    """
+    with Database(url or database_url()) as database:
+        database.require_migrated()
+        yield database
+
+
+def database_url() -> str | None:
+    """Return the address the environment names; None means the embedded server."""
+    return os.environ.get("DATABASE_URL") or None
+
+
+def connection_settings() -> dict[str, Any]:
+    """Return what every connection of ours is opened with.
+
+    A pooler in transaction mode gives each transaction another server session, so nothing may be prepared.
+    """
+    return {
+        "autocommit": True,
+        "prepare_threshold": None,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "import-pipeline",
+    }
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn a driver's error that escapes into one a person can act on.
+
+    Raises:
+        DatabaseUnavailableError: In place of any `psycopg.Error`.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DatabaseUnavailableError(
+            f"The database did not do what was asked: {describe_database_error(error)}."
+        ) from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    text = str(error).strip()
+    with suppress(IndexError):
+        return text.splitlines()[0].rstrip(".")
+    return type(error).__name__

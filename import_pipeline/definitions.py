@@ -1,0 +1,44 @@
+"""What Dagster loads: every job and asset, derived from the connectors that are found.
+
+`build_defs` takes overrides, so that tests and special deployments replace a resource or the connectors instead of
+patching modules. Importing this needs no environment and touches no database.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from import_pipeline.assets import build_import_counts, recordings_asset
+from import_pipeline.connectors.base import Connector, discover_connectors
+from import_pipeline.jobs import build_import_job, migrate
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.staging import StreamIOManager
+
+
+def build_defs(
+    *,
+    connectors: Mapping[str, Connector] | None = None,
+    postgres: PostgresResource | None = None,
+    io_manager: StreamIOManager | None = None,
+) -> dg.Definitions:
+    """Assemble the definitions.
+
+    Args:
+        connectors: Sources by `source_app`; by default all that are found.
+        postgres: Where the recordings go; by default `DATABASE_URL` or the embedded server, decided at run time.
+        io_manager: Where batches wait; by default a private local folder.
+    """
+    connectors = discover_connectors() if connectors is None else connectors
+    postgres = postgres or PostgresResource()
+    io_manager = io_manager or StreamIOManager()
+    return dg.Definitions(
+        jobs=[
+            *(build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()),
+            migrate,
+        ],
+        assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
+        resources={"postgres": postgres},
+    )
+
+
+defs = build_defs()

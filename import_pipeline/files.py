@@ -1,0 +1,186 @@
+"""Files as a source: finding them, telling whether they are complete, and knowing them by their content.
+
+Reads only, never moves or deletes. What a file means is the business of `transcripts/` and of the connector.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+SETTLE_SECONDS = 2.0
+"""A file changed more recently than this may still be written; `IMPORT_PIPELINE_SETTLE_SECONDS`."""
+
+_UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".tmp")
+_HIDDEN_PREFIXES = (".", "~$")
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file as it was found.
+
+    Attributes:
+        path: Absolute.
+        sha256: Of its content, in hexadecimal; None when it could not be read or should not be.
+        size_bytes: Its length.
+        modified_at: Seconds since the epoch.
+        waiting: Why it is left alone for now.
+        problem: Why it cannot be read at all, for a person.
+    """
+
+    path: Path
+    sha256: str | None = None
+    size_bytes: int = 0
+    modified_at: float = 0.0
+    waiting: str | None = None
+    problem: str | None = None
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
+    """Yield the files among and below some paths, in the order of their names; hidden ones in folders are left out.
+
+    What cannot be read is yielded with its problem, never left out: an item that nobody hears of would be lost.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield FoundFile(path)
+
+
+def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: float = SETTLE_SECONDS) -> FoundFile:
+    """Hash a file once it is complete.
+
+    Args:
+        found: From `find_files`.
+        size_limit_bytes: Longer files are not read.
+        settle_seconds: How long a file must have been left alone; a younger one is given this time.
+    """
+    path = found.path
+    if found.problem:
+        return found
+    if path.name.lower().endswith(_UNFINISHED_SUFFIXES):
+        return FoundFile(path, waiting="it is being downloaded or copied")
+    try:
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
+            return FoundFile(path, problem="is not a regular file")
+        age = time.time() - before.st_mtime
+        if 0 <= age < settle_seconds:
+            time.sleep(settle_seconds - age)
+            if _has_changed(before, path.stat()):
+                return FoundFile(path, waiting="it is still being written")
+        if is_open_for_writing(path):
+            return FoundFile(path, waiting="another program has it open for writing")
+        known = FoundFile(path, size_bytes=before.st_size, modified_at=before.st_mtime)
+        if before.st_size > size_limit_bytes:
+            return FoundFile(
+                path,
+                size_bytes=before.st_size,
+                modified_at=before.st_mtime,
+                problem=f"is {before.st_size / 1e6:,.0f} MB long; at most {size_limit_bytes / 1e6:,.0f} MB are "
+                "accepted (IMPORT_PIPELINE_MAX_FILE_MB)",
+            )
+        digest = _hash(path)
+        if _has_changed(before, path.stat()):
+            return FoundFile(path, waiting="it is still being written")
+    except OSError as error:
+        return FoundFile(path, problem=describe_os_error(error))
+    return FoundFile(path, digest, known.size_bytes, known.modified_at)
+
+
+def read_file(path: Path, sha256: str) -> bytes | None:
+    """Return the content of a file, or None if it is no longer what was hashed.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    data = path.read_bytes()
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Say whether some process has a file open for writing, as far as the system can tell.
+
+    Linux grants a read lease only on a file that nobody writes. Elsewhere, on network file systems and on files of
+    others the question has no answer, and the time since the last change must do.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        # Who opens the file while we hold the lease breaks it, and the default signal for that would kill us.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EBUSY)
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def path_to_uri(path: Path) -> str:
+    """Return a name for a path that any text column can hold, whatever bytes the path is made of."""
+    return path.as_uri()
+
+
+def uri_to_path(uri: str) -> Path:
+    """Return the path that `path_to_uri` named."""
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+
+
+def display_path(path: Path) -> str:
+    """Return a path as text for people; bytes that are not UTF-8 become replacement characters."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def describe_os_error(error: OSError) -> str:
+    """Say in words why a file cannot be read."""
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return "is not there any more; it was moved or deleted"
+        case errno.EACCES | errno.EPERM:
+            return "may not be read: permission denied"
+        case errno.ELOOP:
+            return "is a link that leads round in a circle"
+        case _:
+            return f"cannot be read: {os.strerror(error.errno) if error.errno else type(error).__name__}"
+
+
+def _walk(folder: Path) -> Iterator[FoundFile]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield FoundFile(folder, problem=f"folder {describe_os_error(error)}")
+        return
+    for entry in entries:
+        if entry.name.startswith(_HIDDEN_PREFIXES):
+            continue
+        # A link to a folder is not followed: it may lead out of the folder that was named, or round in a circle.
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif not entry.is_dir():
+            yield FoundFile(Path(entry.path))
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _has_changed(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino)

@@ -1,0 +1,69 @@
+"""The jobs: one import job per connector, and `migrate`.
+
+Derived, never written by hand: a connector that is found has its job. What the ops do is in `stages/`.
+"""
+
+import dagster as dg
+from pydantic import Field
+
+from import_pipeline import migrations
+from import_pipeline.connectors.base import Connector
+from import_pipeline.partitions import monthly_partitions
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.stages import import_recordings, settle_run
+from import_pipeline.staging import StreamIOManager
+
+
+def build_import_job(
+    connector: Connector, *, postgres: PostgresResource, io_manager: StreamIOManager
+) -> dg.JobDefinition:
+    """Return the job `import_<source>` of a connector.
+
+    Args:
+        connector: The source.
+        postgres: Where the recordings go.
+        io_manager: Where batches wait between the ops.
+    """
+    return import_recordings.to_job(
+        name=connector.job_name,
+        description=f"{connector.description} Follows {connector.documentation_url}",
+        resource_defs={
+            "connector": dg.ResourceDefinition.hardcoded_resource(connector),
+            "postgres": postgres,
+            "io_manager": io_manager,
+        },
+        partitions_def=monthly_partitions(connector),
+        executor_def=dg.in_process_executor,
+        hooks={settle_run},
+        tags={"source": connector.source_app},
+    )
+
+
+class MigrateConfig(dg.Config):
+    """What to do about pending migrations."""
+
+    check_only: bool = Field(default=False, description="Say what is pending or has drifted, change nothing.")
+
+
+@dg.op(description="Applies the pending migrations of `sql/migrations/`; fails if an applied one was edited.")
+def apply_migrations(context: dg.OpExecutionContext, config: MigrateConfig, postgres: PostgresResource) -> list[str]:
+    """Return the versions that were applied now."""
+    with postgres.connection_for_migration() as conn:
+        if config.check_only:
+            status = migrations.check(conn)
+            if not status.is_current:
+                lines = [f"{migration.filename} is pending" for migration in status.pending]
+                raise dg.Failure(
+                    description="; ".join(lines + [str(drift) for drift in status.drifted]), allow_retries=False
+                )
+            return []
+        applied = [f"{migration.version}_{migration.name}" for migration in migrations.apply(conn)]
+    context.log.info(f"Applied: {', '.join(applied)}" if applied else "The database is up to date.")
+    context.add_output_metadata({"applied": applied or "nothing was pending"})
+    return applied
+
+
+@dg.job(description="Brings the database to this version of import_pipeline.", executor_def=dg.in_process_executor)
+def migrate() -> None:
+    """Apply the migrations from the UI; `import-pipeline migrate` does the same."""
+    apply_migrations()

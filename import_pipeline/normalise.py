@@ -1,0 +1,210 @@
+"""From what a connector delivers to what Postgres can store: checks, cleaning and units of one record.
+
+Pure functions on values. Whatever is changed is counted or noted in the record's metadata under `import_notes`;
+whatever is missing is an `InvalidRecordError`. Reading transcripts out of files belongs to `transcripts/`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from import_pipeline.errors import InvalidRecordError
+from import_pipeline.records import ConnectorRecord, JsonObject, ListedItem
+from import_pipeline.transcripts.text import clean_text
+
+EXTERNAL_ID_LIMIT_BYTES = 512
+LONGEST_DURATION = timedelta(hours=48)
+NOTES_KEY = "import_notes"
+
+
+def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
+    """Check a record and return it as it will be stored; doing it twice changes nothing.
+
+    Raises:
+        InvalidRecordError: Something that an import needs is missing or of a wrong type.
+    """
+    external_id = parse_external_id(record.external_id)
+    notes: JsonObject = {}
+    cleaner = _Cleaner()
+    if not isinstance(record.source_app, str) or not record.source_app.strip():
+        raise InvalidRecordError("The record names no source.")
+    transcript = _require_text(record.full_transcript, "transcript", cleaner)
+    title = _optional_text(record.title, "title", cleaner)
+    start = _parse_instant(record.recording_start_time, "start time")
+    if start is None:
+        raise InvalidRecordError("The record has no start time.")
+    duration = _parse_duration(record.duration, notes)
+    end = _parse_instant(record.recording_end_time, "end time")
+    if end is not None and end < start:
+        notes["recording_end_time"] = "before the start, left out"
+        end = None
+    if end is None and duration is not None:
+        end = start + timedelta(seconds=duration)
+
+    if not isinstance(record.source_metadata, dict):
+        raise InvalidRecordError("The record's source_metadata is not a JSON object.")
+    metadata = cleaner.clean_json(record.source_metadata)
+    metadata.pop("external_id", None)
+    summary, audio_url, video_url = (
+        _optional_text(value, name, cleaner)
+        for value, name in (
+            (record.summary, "summary"),
+            (record.audio_url, "audio address"),
+            (record.video_url, "video address"),
+        )
+    )
+    if cleaner.replaced:
+        notes["replaced_characters"] = cleaner.replaced
+    earlier = metadata.pop(NOTES_KEY, None)
+    if isinstance(earlier, dict):
+        notes = {**earlier, **notes}
+    return replace(
+        record,
+        external_id=external_id,
+        title=" ".join(title.split()) if title else "Untitled",
+        full_transcript=transcript,
+        recording_start_time=start,
+        recording_end_time=end,
+        duration=duration,
+        source_metadata={"external_id": external_id, **metadata, **({NOTES_KEY: notes} if notes else {})},
+        bank_id=_parse_uuid(record.bank_id, "bank"),
+        vault_id=_parse_uuid(record.vault_id, "vault"),
+        summary=summary,
+        audio_url=audio_url,
+        video_url=video_url,
+    )
+
+
+def parse_external_id(value: object) -> str:
+    """Check an external id.
+
+    Raises:
+        InvalidRecordError: It is missing, empty, too long, or holds what PostgreSQL cannot store. It is never altered:
+            two different ids must not become the same.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRecordError("The record has no external id.")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        size = -1
+    if size < 0 or "\0" in value:
+        raise InvalidRecordError("The external id holds characters that cannot be stored.")
+    if size > EXTERNAL_ID_LIMIT_BYTES:
+        raise InvalidRecordError(
+            f"The external id is {size:,} bytes long; at most {EXTERNAL_ID_LIMIT_BYTES} are accepted."
+        )
+    return value
+
+
+def normalise_item(item: ListedItem) -> ListedItem:
+    """Return a listed item as it can be staged and kept in the ledger; its ids are left alone.
+
+    Raises:
+        InvalidRecordError: Its details are not JSON.
+    """
+    cleaner = _Cleaner()
+    return replace(
+        item,
+        title=_optional_text(item.title, "title", cleaner),
+        location=_optional_text(item.location, "location", cleaner),
+        started_at=_parse_instant(item.started_at, "start time"),
+        details=cleaner.clean_json(item.details),
+    )
+
+
+class _Cleaner:
+    """Replaces what PostgreSQL cannot store and counts how often."""
+
+    def __init__(self) -> None:
+        self.replaced = 0
+
+    def clean(self, text: str) -> str:
+        cleaned, replaced = clean_text(text)
+        self.replaced += replaced
+        return cleaned
+
+    def clean_json(self, value: JsonObject) -> JsonObject:
+        try:
+            cleaned: JsonObject = self._clean_value(value)
+        except RecursionError as error:
+            raise InvalidRecordError("The metadata is nested too deeply.") from error
+        return cleaned
+
+    def _clean_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.clean(value)
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None  # JSON knows no NaN and no infinity
+        if isinstance(value, dict):
+            return {self.clean(str(key)): self._clean_value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean_value(item) for item in value]
+        if isinstance(value, datetime):
+            return value.isoformat()
+        if isinstance(value, UUID):
+            return str(value)
+        raise InvalidRecordError(f"The metadata holds a {type(value).__name__}, which is not JSON.")
+
+
+def _require_text(value: object, name: str, cleaner: _Cleaner) -> str:
+    text = _optional_text(value, name, cleaner)
+    if text is None or not text.strip():
+        raise InvalidRecordError(f"The record has no {name}.")
+    return text
+
+
+def _optional_text(value: object, name: str, cleaner: _Cleaner) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRecordError(f"The record's {name} is not text but {type(value).__name__}.")
+    return cleaner.clean(value)
+
+
+def _parse_instant(value: object, name: str) -> datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise InvalidRecordError(f"The {name} is not an ISO 8601 time.") from error
+    if not isinstance(value, datetime):
+        raise InvalidRecordError(f"The {name} is not a time but {type(value).__name__}.")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidRecordError(f"The {name} has no time zone.")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidRecordError(f"The {name} is outside the calendar.") from error
+
+
+def _parse_duration(value: object, notes: JsonObject) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        notes["duration"] = "not a number of seconds, left out"
+        return None
+    if not 0 <= value <= LONGEST_DURATION.total_seconds():
+        notes["duration"] = "not between 0 and 48 hours, left out"
+        return None
+    return round(value)
+
+
+def _parse_uuid(value: object, name: str) -> UUID | None:
+    if value is None or isinstance(value, UUID):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F-]{32,36}", value):
+        try:
+            return UUID(value)
+        except ValueError:
+            pass
+    raise InvalidRecordError(f"The {name} is not named by a UUID.")

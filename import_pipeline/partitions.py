@@ -1,0 +1,53 @@
+"""Windows of time: what a run asks of a source, and the monthly partitions a person picks in the UI.
+
+Windows are planned here and only here: incremental from the cursor, or one partition, cut to what the provider allows,
+newest first, with explicit ends.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from import_pipeline.connectors.base import Connector
+from import_pipeline.records import Account, Window
+
+
+def monthly_partitions(connector: Connector) -> dg.MonthlyPartitionsDefinition | None:
+    """Return the months a connector can be asked for, the current one included, or None if it knows no windows."""
+    if not connector.partitioned:
+        return None
+    start = connector.history_start.strftime("%Y-%m-01")
+    return dg.MonthlyPartitionsDefinition(start_date=start, end_offset=1)
+
+
+def plan_windows(connector: Connector, account: Account, partition: Window | None = None) -> list[Window]:
+    """Return the windows to list for an account, newest first, each as long as the provider allows at most.
+
+    Args:
+        connector: Says where its history begins, how far to look back and how long a window may be.
+        account: `last_sync_at` is the cursor; the windows end when the account was opened.
+        partition: The month of a backfill; None means incremental.
+    """
+    end = account.opened_at
+    if partition is not None:
+        start, end = partition.start, min(partition.end, end)
+    elif not connector.partitioned or account.last_sync_at is None:
+        start = connector.history_start
+    else:
+        start = account.last_sync_at - connector.look_back
+        if account.oldest_waiting_at is not None:
+            start = min(start, account.oldest_waiting_at)
+        start = max(start, connector.history_start)
+    return cut_window(start, end, connector.longest_window if connector.partitioned else None)
+
+
+def cut_window(start: datetime, end: datetime, longest: timedelta | None) -> list[Window]:
+    """Cut a span into windows of at most `longest`, newest first; an empty span gives none."""
+    windows = []
+    while start < end:
+        begin = start if longest is None else max(start, end - longest)
+        windows.append(Window(begin, end))
+        end = begin
+    return windows

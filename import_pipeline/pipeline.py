@@ -1,0 +1,350 @@
+"""The flat functions at the heart: check for a duplicate, insert a recording, both in one go, and their batch forms.
+
+They know `recordings`, `vault_entries` and the tenancy tables, and nothing of ledger, connectors or Dagster: an
+explicit call imports a deleted call again. Every function works on any psycopg connection, as `import_worker` in the
+name of the owner (`tenancy.py`), in a transaction of its own or as a savepoint of the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from import_pipeline.errors import BankError, ErrorClass, ImportPipelineError, InvalidRecordError, ItemError
+from import_pipeline.normalise import normalise_record, parse_external_id
+from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
+from import_pipeline.sql import query
+from import_pipeline.tenancy import acting_as
+
+_logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Connection = psycopg.Connection[Any]
+
+
+# --- one record ---------------------------------------------------------------------------------------------------
+
+
+def check_duplicate(conn: _Connection, user_id: UUID | str, source_app: str, external_id: str) -> DuplicateCheck:
+    """Say whether the user already has this call of this source, and as which recording.
+
+    Fails open: if the query breaks, the answer is "no" and a warning is logged, because the unique index and not this
+    check decides; an import is never blocked by it.
+    """
+    return check_duplicates(conn, user_id, source_app, [external_id])[external_id]
+
+
+def insert_recording(conn: _Connection, user_id: UUID | str, record: ConnectorRecord) -> UUID:
+    """Write one recording and its vault entry, once.
+
+    Returns:
+        Id of the new recording, or of the one that was already there.
+
+    Raises:
+        InvalidRecordError: The record does not hold what a recording needs.
+        BankError: No bank is given and the user has none or several personal ones, or the user is not a member of the
+            given one, or the given vault is not in it.
+        ItemError: The database refused this record.
+    """
+    result = insert_recordings(conn, user_id, [record])[0]
+    if result.recording_id is None:
+        raise ItemError(result.error, error_class=result.error_class)
+    return result.recording_id
+
+
+def run_pipeline(conn: _Connection, user_id: UUID | str, record: ConnectorRecord) -> PipelineResult:
+    """Import one record unless it is there already: check, insert, tell.
+
+    Returns:
+        Success with the new id; skipped with the existing id; or the error. Never raises for a bad record.
+    """
+    try:
+        if not isinstance(record, ConnectorRecord):
+            raise InvalidRecordError(f"A ConnectorRecord is needed, not {type(record).__name__}.")
+        existing = check_duplicate(conn, user_id, record.source_app, parse_external_id(record.external_id))
+        if existing.is_duplicate:
+            return PipelineResult(success=False, skipped=True, recording_id=existing.existing_recording_id)
+        result = insert_recordings(conn, user_id, [record])[0]
+    except (ImportPipelineError, psycopg.Error) as error:
+        return PipelineResult(success=False, error=describe_database_error(error))
+    if result.error is not None:
+        return PipelineResult(success=False, error=result.error)
+    return PipelineResult(success=result.is_new, skipped=not result.is_new, recording_id=result.recording_id)
+
+
+# --- many records of one user -------------------------------------------------------------------------------------
+
+
+def check_duplicates(
+    conn: _Connection, user_id: UUID | str, source_app: str, external_ids: Iterable[str]
+) -> dict[str, DuplicateCheck]:
+    """Answer `check_duplicate` for many ids with one query; fails open for all of them together.
+
+    Returns:
+        An answer for every id that was asked.
+    """
+    asked = list(dict.fromkeys(external_ids))
+    existing: dict[str, UUID] = {}
+    try:
+        with acting_as(conn, user_id):
+            existing = _find_recordings(conn, user_id, source_app, asked)
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        _logger.warning(
+            "The duplicate check for %d ids of %s failed (%s); the unique index decides.",
+            len(asked),
+            source_app,
+            describe_database_error(error),
+        )
+    return {external_id: DuplicateCheck(external_id in existing, existing.get(external_id)) for external_id in asked}
+
+
+def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[ConnectorRecord]) -> list[InsertResult]:
+    """Write many recordings and their vault entries in one transaction, each once.
+
+    A record that is invalid, or that the database refuses, gets its error; its neighbours are written. The caller
+    bounds the batch: all its texts are in memory at once.
+
+    Returns:
+        One result per record, in their order.
+
+    Raises:
+        psycopg.OperationalError: The database is gone; nothing of this batch is written.
+    """
+    results: list[InsertResult | None] = [None] * len(records)
+    with acting_as(conn, user_id):
+        destinations = _Destinations(conn, user_id)
+        rows: list[tuple[int, UUID | None, dict[str, Any]]] = []
+        for position, record in enumerate(records):
+            try:
+                clean = normalise_record(record)
+                bank_id, vault_id = destinations.resolve(clean)
+            except ItemError as error:
+                results[position] = InsertResult(error=str(error), error_class=error.error_class)
+            else:
+                rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
+
+        # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+        rows.sort(key=lambda row: (row[2]["source_app"], row[2]["external_id"]))
+        written = _try_together(conn, [row[2] for row in rows], lambda batch: _insert_rows(conn, batch))
+        entries: list[tuple[int, UUID, UUID | None]] = []
+        for (position, vault_id, _), result in zip(rows, written, strict=True):
+            results[position] = result
+            if result.recording_id is not None and result.is_new:
+                entries.append((position, result.recording_id, vault_id))
+
+        errors = add_vault_entries(conn, user_id, [(recording, vault) for _, recording, vault in entries])
+        for position, recording_id, _ in entries:
+            if recording_id in errors:
+                results[position] = InsertResult(recording_id, is_new=True, vault_error=errors[recording_id])
+    return [result or InsertResult(error="The record was lost.", error_class="bug") for result in results]
+
+
+def add_vault_entries(
+    conn: _Connection, user_id: UUID | str, entries: Sequence[tuple[UUID, UUID | None]]
+) -> dict[UUID, str]:
+    """Put recordings of the user into vaults; an entry that is there already is left as it is.
+
+    Args:
+        conn: Any connection; inside a transaction the failure of an entry does not harm what came before.
+        user_id: The owner of the recordings.
+        entries: Recording and vault each; without a vault, the entry fails.
+
+    Returns:
+        Recording → why it has no entry now, for those that failed. Each is logged as well.
+    """
+    errors = {
+        recording_id: "its bank has no personal vault; create one or name a vault"
+        for recording_id, vault_id in entries
+        if vault_id is None
+    }
+    rows = [{"recording_id": recording_id, "vault_id": vault_id} for recording_id, vault_id in entries if vault_id]
+    if rows:
+        with acting_as(conn, user_id):
+            written = _try_together(conn, rows, lambda batch: _insert_entries(conn, batch))
+        errors.update(
+            {row["recording_id"]: result.error for row, result in zip(rows, written, strict=True) if result.error}
+        )
+    for recording_id, error in errors.items():
+        _logger.warning("Recording %s has no vault entry: %s.", recording_id, error)
+    return errors
+
+
+def add_missing_vault_entries(conn: _Connection, user_id: UUID | str, recording_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Give those of the recordings that are in no vault at all an entry in their bank's personal vault.
+
+    Returns:
+        As `add_vault_entries`.
+    """
+    if not recording_ids:
+        return {}
+    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("find_recordings_without_vault_entry"), {"recording_ids": list(recording_ids)})
+        return add_vault_entries(conn, user_id, cursor.fetchall())
+
+
+def describe_database_error(error: BaseException) -> str:
+    """Say in one line what went wrong, without DETAIL or CONTEXT: those quote the contents of rows."""
+    if isinstance(error, ImportPipelineError):
+        return str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return "a text holds characters that PostgreSQL cannot store"
+    if not isinstance(error, psycopg.Error):
+        return f"{type(error).__name__} in the importer; please report it"
+    if error.sqlstate is None:
+        return "the connection to the database was lost"
+    primary = error.diag.message_primary or type(error).__name__
+    if error.sqlstate.startswith("22"):  # the message of a data error quotes the value
+        primary = primary.partition(":")[0]
+    return f"the database refused it: {primary} (SQLSTATE {error.sqlstate})"
+
+
+# --- inside -------------------------------------------------------------------------------------------------------
+
+
+class _Destinations:
+    """Bank and vault for each record of one call, each looked up once."""
+
+    def __init__(self, conn: _Connection, user_id: UUID | str) -> None:
+        self._conn = conn
+        self._user_id = user_id
+        self._found: dict[tuple[UUID | None, UUID | None], tuple[UUID, UUID | None] | BankError] = {}
+
+    def resolve(self, record: ConnectorRecord) -> tuple[UUID, UUID | None]:
+        key = (_as_uuid(record.bank_id), _as_uuid(record.vault_id))
+        if key not in self._found:
+            try:
+                self._found[key] = self._look_up(*key)
+            except BankError as error:
+                self._found[key] = error
+        found = self._found[key]
+        if isinstance(found, BankError):
+            raise BankError(str(found))
+        return found
+
+    def _look_up(self, bank_id: UUID | None, vault_id: UUID | None) -> tuple[UUID, UUID | None]:
+        parameters = {"user_id": self._user_id, "bank_id": bank_id, "vault_id": vault_id}
+        with self._conn.cursor(row_factory=tuple_row) as cursor:
+            if bank_id is None and vault_id is not None:
+                banks = cursor.execute(query("find_bank_of_vault"), parameters).fetchall()
+                if not banks:
+                    raise BankError(f"The user {self._user_id} is not a member of the bank of vault {vault_id}.")
+            elif bank_id is not None:
+                banks = cursor.execute(query("find_bank_membership"), parameters).fetchall()
+                if not banks:
+                    raise BankError(f"The user {self._user_id} is not a member of the bank {bank_id}.")
+            else:
+                banks = cursor.execute(query("find_personal_banks"), parameters).fetchall()
+                if len(banks) != 1:
+                    count = "no personal bank" if not banks else f"{len(banks)} personal banks"
+                    raise BankError(f"The user {self._user_id} has {count}; name the bank of the recording.")
+            bank: UUID = banks[0][0]
+            vaults = cursor.execute(query("find_vault"), {"bank_id": bank, "vault_id": vault_id}).fetchall()
+            if vault_id is not None and not vaults:
+                raise BankError(f"The vault {vault_id} is not in the bank {bank}.")
+            return bank, vaults[0][0] if vaults else None
+
+
+def _find_recordings(
+    conn: _Connection, user_id: UUID | str, source_app: str, external_ids: list[str]
+) -> dict[str, UUID]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            query("find_recordings"), {"user_id": user_id, "source_app": source_app, "external_ids": external_ids}
+        )
+        return dict(cursor.fetchall())
+
+
+def _recording_row(user_id: UUID | str, bank_id: UUID, record: ConnectorRecord) -> dict[str, Any]:
+    return {
+        "bank_id": bank_id,
+        "owner_user_id": user_id,
+        "title": record.title,
+        "audio_url": record.audio_url,
+        "video_url": record.video_url,
+        "full_transcript": record.full_transcript,
+        "summary": record.summary,
+        "source_app": record.source_app,
+        "external_id": record.external_id,
+        "source_metadata": Jsonb(record.source_metadata),
+        "duration": record.duration,
+        "recording_start_time": record.recording_start_time,
+        "recording_end_time": record.recording_end_time,
+    }
+
+
+def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
+    """Insert in one pipelined round trip; a row that gives no id back lost to one that was there before."""
+    results = []
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.executemany(query("insert_recording"), rows, returning=True)
+        for _ in rows:
+            inserted = cursor.fetchone()
+            results.append(InsertResult(inserted[0], is_new=True) if inserted else InsertResult())
+            cursor.nextset()
+    for source_app in {row["source_app"] for row, result in zip(rows, results, strict=True) if not result.is_new}:
+        lost = [
+            position
+            for position, row in enumerate(rows)
+            if not results[position].is_new and row["source_app"] == source_app
+        ]
+        existing = _find_recordings(
+            conn, rows[0]["owner_user_id"], source_app, [rows[position]["external_id"] for position in lost]
+        )
+        for position in lost:
+            results[position] = InsertResult(existing.get(rows[position]["external_id"]))
+            if results[position].recording_id is None:
+                results[position] = InsertResult(
+                    error="it was deleted while it was being imported; the next run decides", error_class="transient"
+                )
+    return results
+
+
+def _insert_entries(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
+    with conn.cursor() as cursor:
+        cursor.executemany(query("insert_vault_entry"), rows)
+    return [InsertResult()] * len(rows)
+
+
+def _try_together(
+    conn: _Connection,
+    rows: Sequence[_T],
+    write: Callable[[Sequence[_T]], list[InsertResult]],
+) -> list[InsertResult]:
+    """Write all rows at once or, if that fails, each half by itself: the bad ones remain alone with their error."""
+    if not rows:
+        return []
+    try:
+        with conn.transaction():
+            return write(rows)
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        if conn.broken or _is_about_the_whole_transaction(error):
+            raise
+        if len(rows) == 1:
+            return [InsertResult(error=describe_database_error(error), error_class=_classify(error))]
+    middle = len(rows) // 2
+    return _try_together(conn, rows[:middle], write) + _try_together(conn, rows[middle:], write)
+
+
+def _is_about_the_whole_transaction(error: Exception) -> bool:
+    """Tell trouble of the database (connection, resources, shutdown, conflict, timeout) from trouble with a row."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    state = error.sqlstate or "08000"
+    if state[:2] == "42":  # a missing column, table or index concerns every row; a policy's refusal only this one
+        return state != "42501"
+    return state[:2] in ("08", "25", "40", "53", "55", "57", "58", "XX")
+
+
+def _classify(error: Exception) -> ErrorClass:
+    state = error.sqlstate or "" if isinstance(error, psycopg.Error) else ""
+    return "permanent" if state == "42501" else "data"
+
+
+def _as_uuid(value: UUID | str | None) -> UUID | None:
+    return UUID(value) if isinstance(value, str) else value

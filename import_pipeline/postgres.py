@@ -1,0 +1,116 @@
+"""The Dagster resource that provides dedup and insert to the ops.
+
+It lends pooled connections and delegates to the functions of the same names; there is no logic of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+from pydantic import PrivateAttr
+
+from import_pipeline import pipeline
+from import_pipeline.database import Database, connection_settings, database_url, open_database
+from import_pipeline.errors import DatabaseUnavailableError
+from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
+
+_POOL_SIZE = 4
+_POOL_TIMEOUT_SECONDS = 30.0
+
+
+class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Lends connections to the database and does dedup and insert on them.
+
+    Args:
+        url: Address of the server. Empty means `DATABASE_URL` at the time of the run or, without it, the embedded
+            server. An address with a password belongs in the environment (`dg.EnvVar`), never in run config.
+    """
+
+    url: str = ""
+    _database: Database | None = PrivateAttr(default=None)
+    _pool: ConnectionPool[psycopg.Connection[Any]] | None = PrivateAttr(default=None)
+    _is_migrated: bool = PrivateAttr(default=False)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PostgresResource]:
+        """Keep the database and a small pool open for one run."""
+        with (
+            Database(self.url or database_url()) as database,
+            ConnectionPool(
+                database.url,
+                kwargs=connection_settings(),
+                min_size=0,
+                max_size=_POOL_SIZE,
+                timeout=_POOL_TIMEOUT_SECONDS,
+                check=ConnectionPool.check_connection,
+                open=True,
+            ) as pool,
+        ):
+            self._database, self._pool = database, pool
+            try:
+                yield self
+            finally:
+                self._database = self._pool = None
+                self._is_migrated = False
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection in autocommit mode; outside of a run, open one.
+
+        Raises:
+            DatabaseUnavailableError: The database cannot be reached.
+            PendingMigrationsError: It is not migrated.
+        """
+        if self._database is not None and not self._is_migrated:
+            self._database.require_migrated()
+            self._is_migrated = True
+        with self.connection_for_migration() as conn:
+            yield conn
+
+    @contextmanager
+    def connection_for_migration(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection to a database that may lack migrations: only for applying them."""
+        if self._pool is None:
+            with open_database(self.url or None) as database, database.connect() as conn:
+                yield conn
+            return
+        try:
+            with self._pool.connection() as conn:
+                yield conn
+        except PoolTimeout as error:
+            raise DatabaseUnavailableError(
+                f"The database gave no connection within {_POOL_TIMEOUT_SECONDS:.0f} s."
+            ) from error
+
+    def check_duplicate(self, user_id: UUID, source_app: str, external_id: str) -> DuplicateCheck:
+        """See `pipeline.check_duplicate`."""
+        with self.connection() as conn:
+            return pipeline.check_duplicate(conn, user_id, source_app, external_id)
+
+    def check_duplicates(
+        self, user_id: UUID, source_app: str, external_ids: Iterable[str]
+    ) -> dict[str, DuplicateCheck]:
+        """See `pipeline.check_duplicates`."""
+        with self.connection() as conn:
+            return pipeline.check_duplicates(conn, user_id, source_app, external_ids)
+
+    def insert_recording(self, user_id: UUID, record: ConnectorRecord) -> UUID:
+        """See `pipeline.insert_recording`."""
+        with self.connection() as conn:
+            return pipeline.insert_recording(conn, user_id, record)
+
+    def insert_recordings(self, user_id: UUID, records: Sequence[ConnectorRecord]) -> list[InsertResult]:
+        """See `pipeline.insert_recordings`."""
+        with self.connection() as conn:
+            return pipeline.insert_recordings(conn, user_id, records)
+
+    def run_pipeline(self, user_id: UUID, record: ConnectorRecord) -> PipelineResult:
+        """See `pipeline.run_pipeline`."""
+        with self.connection() as conn:
+            return pipeline.run_pipeline(conn, user_id, record)

@@ -1,0 +1,138 @@
+"""Stage 1, connect: which accounts this run works on.
+
+Finds them, takes the lease of each and opens its `sync_jobs` row. What it hands on holds references only, no secret.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+from pydantic import Field
+
+from import_pipeline.accounts import FoundAccount, find_accounts, find_user
+from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import ConfigurationError
+from import_pipeline.leases import WAIT_SECONDS, acquire_lease
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, JsonObject
+from import_pipeline.sql import query
+from import_pipeline.stages.run import database_time, is_run_over, root_run_id
+from import_pipeline.sync_jobs import close_abandoned_sync_jobs
+from import_pipeline.tenancy import acting_as
+
+
+class ConnectConfig(dg.Config):
+    """Which accounts to work on, and what the source needs to know beyond them. Never a secret: it is stored."""
+
+    users: list[str] = Field(
+        default=[], description="E-mail addresses or ids of the users to import for; empty means every active account."
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="What this source needs to know beyond its accounts, such as the paths of an upload."
+    )
+
+
+@dg.op(
+    tags={"dagster/priority": "0"}, description="Finds the accounts of this run, takes their lease, opens sync_jobs."
+)
+def connect(
+    context: dg.OpExecutionContext,
+    config: ConnectConfig,
+    postgres: PostgresResource,
+    connector: dg.ResourceParam[Connector],
+) -> list[Account]:
+    """Return the accounts of this run; those that could not be taken carry their problem."""
+    with postgres.connection() as conn:
+        accounts = open_accounts(
+            conn,
+            connector,
+            config.users,
+            config.options,
+            root_run_id(context),
+            lambda run_id: is_run_over(context.instance, run_id),
+        )
+    if not accounts:
+        context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
+    for account in accounts:
+        if account.problem:
+            context.log.error(f"{account.label}: {account.problem}")
+    return accounts
+
+
+def open_accounts(
+    conn: psycopg.Connection[Any],
+    connector: Connector,
+    users: Sequence[str],
+    options: JsonObject,
+    run_id: str,
+    is_over: Callable[[str], bool],
+    wait_seconds: float = WAIT_SECONDS,
+) -> list[Account]:
+    """Find the accounts of a run and open each.
+
+    Args:
+        conn: An idle connection.
+        connector: The source.
+        users: Addresses or ids; empty means every active account.
+        options: See `Connector.check_options`.
+        run_id: Root run id.
+        is_over: Says of another run whether it has ended for certain.
+        wait_seconds: How long to wait for an account that another run has.
+
+    Raises:
+        ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
+    """
+    checked = connector.check_options(dict(options))
+    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
+    found = find_accounts(conn, connector.source_app, user_ids)
+    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
+        if all(account.user_id != user_id for account in found):
+            raise ConfigurationError(f"The user {name} has no account at {connector.title}; connect it first.")
+    return [_open_account(conn, account, checked, run_id, is_over, wait_seconds) for account in found]
+
+
+def _open_account(
+    conn: psycopg.Connection[Any],
+    found: FoundAccount,
+    options: JsonObject,
+    run_id: str,
+    is_over: Callable[[str], bool],
+    wait_seconds: float,
+) -> Account:
+    account = Account(
+        id=found.id,
+        user_id=found.user_id,
+        source_app=found.source_app,
+        label=found.label,
+        opened_at=database_time(conn),
+        last_sync_at=found.last_sync_at,
+        options=options,
+    )
+    taken = acquire_lease(conn, found.id, run_id, is_run_over=is_over, wait_seconds=wait_seconds)
+    metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
+    with acting_as(conn, found.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        if not taken:
+            close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
+        cursor.execute(
+            query("open_sync_job"),
+            {
+                "user_id": found.user_id,
+                "run_id": run_id,
+                "account_id": str(found.id),
+                "metadata": Jsonb(metadata),
+            },
+        )
+        job_id, opened_at = cursor.fetchone()  # type: ignore[misc]
+        cursor.execute(query("find_oldest_waiting"), {"user_id": found.user_id, "source_app": found.source_app})
+        (oldest_waiting_at,) = cursor.fetchone()  # type: ignore[misc]
+    return replace(
+        account,
+        opened_at=opened_at,
+        sync_job_id=job_id,
+        oldest_waiting_at=oldest_waiting_at,
+        problem=f"{taken}; this account was left for the next run" if taken else None,
+    )

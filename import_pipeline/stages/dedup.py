@@ -1,0 +1,132 @@
+"""Stage 3, dedup: leaves out what is already imported, deliberately ignored, or not yet due again.
+
+One question to the ledger and one to `recordings` per batch. Both fail open: the unique index decides in the end, and
+a failing check must not block an import. It stands before transform because transcripts are the expensive part.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from import_pipeline.connectors.base import Connector
+from import_pipeline.ledger import NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
+from import_pipeline.pipeline import check_duplicates, describe_database_error
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, Counts, DuplicateCheck, Ignored, Known, ListedItem, NewItem, Stream
+from import_pipeline.stages.run import ListedItems, NewItems, hold
+from import_pipeline.tenancy import acting_as
+
+_logger = logging.getLogger(__name__)
+
+DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
+
+
+@dg.op(
+    ins={"batch": dg.In(ListedItems)},
+    out=dg.Out(NewItems),
+    tags={"dagster/priority": "1"},
+    description="Leaves out what is already imported, deliberately ignored, or not yet due again.",
+)
+def dedup(
+    context: dg.OpExecutionContext,
+    batch: Stream[ListedItem],
+    postgres: PostgresResource,
+    connector: dg.ResourceParam[Connector],
+) -> Any:
+    """Return the batch without what needs no work, which is counted in its head."""
+    items = list(hold(context, postgres, batch.batch.account, batch.items))
+    with postgres.connection() as conn:
+        counts, remaining = leave_out_known(
+            conn, batch.batch.account, items, always_attempt=connector.listing_asks_again
+        )
+    return Stream(replace(batch.batch, counts=counts), iter(remaining))
+
+
+def leave_out_known(
+    conn: psycopg.Connection[Any], account: Account, items: list[ListedItem], *, always_attempt: bool
+) -> tuple[Counts, list[NewItem | Known | Ignored]]:
+    """Decide for each listed item whether it needs work.
+
+    Args:
+        conn: An idle connection.
+        account: Whose items these are; what is due is judged by the time it was opened.
+        items: What the source lists; of items listed twice the first counts, the others are skipped.
+        always_attempt: Try failed and waiting items even before their time.
+
+    Returns:
+        Counts of the items that need no work (`listed` is the whole batch), and the others in their order.
+    """
+    distinct = list({(item.external_id, item.provisional_id): item for item in items}.values())
+    ledger = _ask_ledger(conn, account, distinct)
+    unknown = [item.external_id for item in distinct if _find_row(ledger, item, imported=True) is None]
+    recordings = check_duplicates(conn, account.user_id, account.source_app, _storable(unknown)) if unknown else {}
+
+    skipped, waiting, ignored = len(items) - len(distinct), 0, 0
+    remaining: list[NewItem | Known | Ignored] = []
+    for item in distinct:
+        match _decide(item, ledger, recordings, account.opened_at, always_attempt):
+            case "skipped":
+                skipped += 1
+            case "waiting":
+                waiting += 1
+            case "ignored":
+                ignored += 1
+            case work:
+                remaining.append(work)
+    return Counts(listed=len(items), skipped=skipped, waiting=waiting, ignored=ignored), remaining
+
+
+def _decide(
+    item: ListedItem,
+    ledger: dict[str, LedgerRow],
+    recordings: dict[str, DuplicateCheck],
+    now: datetime,
+    always_attempt: bool,
+) -> Any:
+    row = _find_row(ledger, item, imported=True)
+    if row is not None and row.status == "imported":
+        if row.recording_id is None:
+            return Ignored(item, DELETED)
+        if (row.error_message or "").startswith(NO_VAULT_ENTRY):
+            return Known(item, row.recording_id, needs_vault_entry=True)
+        return "skipped"
+    found = recordings.get(item.external_id)
+    if found is not None and found.existing_recording_id is not None:
+        return Known(item, found.existing_recording_id)
+    if row is not None and row.status == "ignored":
+        return "ignored"
+    earlier = _find_row(ledger, item, imported=False)
+    if earlier is None:
+        return NewItem(item)
+    if not always_attempt and earlier.retry_at is not None and earlier.retry_at > now:
+        return "waiting"
+    return NewItem(item, earlier.attempts, earlier.first_seen_at)
+
+
+def _find_row(ledger: dict[str, LedgerRow], item: ListedItem, *, imported: bool) -> LedgerRow | None:
+    """Return the row under the item's own id (`imported`), or under the key it has until then."""
+    if not imported:
+        return ledger.get(ledger_key(item.ledger_id))
+    if item.external_id == item.provisional_id:  # it has no id of its own yet, so nothing can be imported under it
+        return None
+    return ledger.get(ledger_key(item.external_id))
+
+
+def _ask_ledger(conn: psycopg.Connection[Any], account: Account, items: list[ListedItem]) -> dict[str, LedgerRow]:
+    keys = {ledger_key(key) for item in items for key in (item.external_id, item.ledger_id)}
+    try:
+        with acting_as(conn, account.user_id):
+            return find_items(conn, account, keys)
+    except psycopg.Error as error:
+        _logger.warning("The ledger could not be asked (%s); the unique index decides.", describe_database_error(error))
+        return {}
+
+
+def _storable(external_ids: Iterable[str]) -> Iterator[str]:
+    """Leave out the ids that no recording can have, lest one of them breaks the question about the others."""
+    return (external_id for external_id in external_ids if ledger_key(external_id) == external_id)

@@ -1,0 +1,97 @@
+"""Stage 2, fetch: what the source lists, in batches of one account each.
+
+Pages through the listing and downloads nothing else. A listing that breaks off is a problem of its account, kept for
+the report; what was listed before that is worked on all the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import dagster as dg
+
+from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import ImportPipelineError, InvalidRecordError
+from import_pipeline.normalise import normalise_item
+from import_pipeline.partitions import plan_windows
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
+from import_pipeline.sql import query
+from import_pipeline.stages.run import ListedItems, hold
+from import_pipeline.stages.transform import describe_bug
+from import_pipeline.tenancy import acting_as
+
+BATCH_SIZE = 200
+
+
+@dg.op(
+    out={
+        "batches": dg.DynamicOut(ListedItems, description="At most 200 listed items of one account each."),
+        "listings": dg.Out(list[Listing], description="How far the listing of each account came."),
+    },
+    tags={"dagster/priority": "0"},
+    description="Pages through what each account lists and cuts it into batches.",
+)
+def fetch(
+    context: dg.OpExecutionContext,
+    accounts: list[Account],
+    postgres: PostgresResource,
+    connector: dg.ResourceParam[Connector],
+) -> Iterator[Any]:
+    """Yield every batch of every account, then how far each listing came."""
+    partition = None
+    if context.has_partition_key:
+        span = context.partition_time_window
+        partition = Window(span.start, span.end)
+    listings = []
+    for position, account in enumerate(accounts):
+        if account.problem:
+            listings.append(Listing(account.id, 0, complete=False, problem=account.problem, error_class="transient"))
+            continue
+        listed, problem, error_class = 0, None, None
+        items = hold(context, postgres, account, list_items(connector, account, partition))
+        while True:
+            batch: list[ListedItem] = []
+            try:
+                # A listing that breaks off in the middle of a batch has still listed what came before.
+                for item in islice(items, BATCH_SIZE):
+                    batch.append(item)
+            except ImportPipelineError as error:
+                problem, error_class = str(error), "transient"
+            except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
+                problem, error_class = describe_bug(error), "bug"
+            if batch:
+                number = listed // BATCH_SIZE
+                listed += len(batch)
+                _extend(postgres, account, len(batch))
+                # An iterator lets go of its list when it is used up: a long history is not kept in memory.
+                yield dg.DynamicOutput(
+                    Stream(Batch(account, number, Counts(listed=len(batch))), iter(batch)),
+                    mapping_key=f"{position}_{number:05d}",
+                    output_name="batches",
+                )
+            if problem or len(batch) < BATCH_SIZE:
+                break
+        if problem:
+            context.log.error(f"The listing of {account.label} broke off after {listed} items: {problem}")
+        listings.append(Listing(account.id, listed, problem is None, problem, error_class))
+    yield dg.Output(listings, "listings")
+
+
+def list_items(connector: Connector, account: Account, partition: Window | None = None) -> Iterator[ListedItem]:
+    """Yield everything the source lists for an account, newest window first, cleaned for storage."""
+    for window in plan_windows(connector, account, partition):
+        for item in connector.list_items(account, window):
+            try:
+                yield normalise_item(item)
+            except InvalidRecordError as error:
+                # What cannot even be staged goes on without its details, to fail as one item.
+                yield replace(item, title=None, location=None, started_at=None, details={"invalid": str(error)})
+
+
+def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:
+    with postgres.connection() as conn, acting_as(conn, account.user_id):
+        conn.execute(
+            query("extend_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id, "listed": listed}
+        )

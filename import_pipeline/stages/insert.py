@@ -1,0 +1,147 @@
+"""Stage 5, insert: recordings, vault entries and ledger rows, in one transaction per bounded chunk.
+
+The only stage that writes the ledger. A bad record becomes a failure of its own; a lost connection fails the batch,
+of which nothing uncommitted remains, and a repetition finds what was committed and counts it the same way.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from import_pipeline.ledger import Written, record_outcomes
+from import_pipeline.pipeline import add_missing_vault_entries, insert_recordings
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
+from import_pipeline.sql import query
+from import_pipeline.stages.run import Outcomes, database_time, hold, root_run_id
+from import_pipeline.stages.transform import next_attempt_at
+from import_pipeline.staging import StreamIOManager
+from import_pipeline.tenancy import acting_as
+
+_logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 200
+CHUNK_CHARACTERS = 8_000_000
+_ATTEMPTS = 3
+_TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+
+@dg.op(
+    ins={"batch": dg.In(Outcomes)},
+    out=dg.Out(BatchSummary),
+    tags={"dagster/priority": "3"},
+    description="Writes recordings, vault entries and the ledger, each chunk in one transaction.",
+)
+def insert(
+    context: dg.OpExecutionContext,
+    batch: Stream[Outcome],
+    postgres: PostgresResource,
+    io_manager: dg.ResourceParam[StreamIOManager],
+) -> BatchSummary:
+    """Return what became of the batch, counted from the ledger."""
+    account, run_id = batch.batch.account, root_run_id(context)
+    counts, without_vault_entry = batch.batch.counts, 0
+    with postgres.connection() as conn:
+        _advance_by_settled(conn, account, counts)
+        for chunk in cut_chunks(hold(context, postgres, account, batch.items)):
+            written, unvaulted = write_outcomes(conn, account, run_id, chunk)
+            counts += written
+            without_vault_entry += unvaulted
+    mapping_key = context.get_mapping_key()
+    if mapping_key is not None:
+        io_manager.remove_batch(context.run_id, mapping_key)
+    return BatchSummary(account.id, batch.batch.number, counts, without_vault_entry)
+
+
+def cut_chunks(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
+    """Cut outcomes into lists of at most `CHUNK_ROWS` and, but for a single large one, `CHUNK_CHARACTERS` of text."""
+    chunk: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        length = len(outcome.record.full_transcript) if isinstance(outcome, Ready) else 0
+        if chunk and (len(chunk) >= CHUNK_ROWS or size + length > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(outcome)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def write_outcomes(
+    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome]
+) -> tuple[Counts, int]:
+    """Write what became of some items of one account, all of it or nothing.
+
+    Returns:
+        Counts from the ledger, and how many stored recordings have no vault entry yet.
+
+    Raises:
+        psycopg.OperationalError: The database is gone; nothing of this chunk is written.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _write_once(conn, account, run_id, outcomes)
+        except _TRY_AGAIN:
+            if attempt == _ATTEMPTS:
+                raise
+            _logger.info("Another transaction was in the way; the chunk is written again.")
+            time.sleep(0.1 * attempt)
+    raise AssertionError("unreachable")
+
+
+def _write_once(
+    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome]
+) -> tuple[Counts, int]:
+    with acting_as(conn, account.user_id):
+        ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
+        results = iter(insert_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
+        unvaulted = [
+            outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
+        ]
+        vault_errors = add_missing_vault_entries(conn, account.user_id, unvaulted)
+        now = database_time(conn)
+        written = []
+        for outcome in outcomes:
+            if isinstance(outcome, Ready):
+                written.append(_settle(outcome, next(results), now))
+            elif isinstance(outcome, Known):
+                written.append(Written(outcome, outcome.recording_id, vault_errors.get(outcome.recording_id)))
+            else:
+                written.append(Written(outcome))
+        counts = record_outcomes(conn, account, run_id, written)
+        conn.execute(
+            query("advance_sync_job"),
+            {
+                "id": account.sync_job_id,
+                "user_id": account.user_id,
+                "done": len(outcomes),
+                "skipped": counts.skipped,
+            },
+        )
+    return counts, sum(1 for one in written if one.vault_error)
+
+
+def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
+    if result.recording_id is None:
+        error_class = result.error_class or "bug"
+        reason = result.error or "The record was lost."
+        return Written(Failed(outcome.item, error_class, reason, next_attempt_at(now, error_class, 0)))
+    if not result.is_new:
+        return Written(Known(outcome.item, result.recording_id), result.recording_id)
+    return Written(outcome, result.recording_id, result.vault_error)
+
+
+def _advance_by_settled(conn: psycopg.Connection[Any], account: Account, counts: Counts) -> None:
+    done = counts.skipped + counts.waiting + counts.ignored
+    if done:
+        with acting_as(conn, account.user_id):
+            conn.execute(
+                query("advance_sync_job"),
+                {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": counts.skipped},
+            )

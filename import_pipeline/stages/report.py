@@ -1,0 +1,178 @@
+"""The closing op, report: what the run did, per account; the only place where a run turns green or red.
+
+Moves the cursors, closes the `sync_jobs` rows and gives the leases back; then fails the run if an item it attempted
+failed or an account could not be worked on to its end. When a step broke, report does not run: `settle_run`, a failure
+hook, settles the rows instead.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from import_pipeline.accounts import move_cursor
+from import_pipeline.connectors.base import Connector
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import (
+    Account,
+    AccountSummary,
+    BatchSummary,
+    Counts,
+    ImportSummary,
+    Listing,
+)
+from import_pipeline.stages.run import root_run_id
+from import_pipeline.staging import StreamIOManager
+from import_pipeline.sync_jobs import close_sync_job, settle_broken_run
+
+
+@dg.op(
+    tags={"dagster/priority": "4"},
+    out=dg.Out(ImportSummary, is_required=False),
+    description="Moves the cursors, closes sync_jobs, records the asset, and fails the run if an item failed.",
+)
+def report(
+    context: dg.OpExecutionContext,
+    accounts: list[Account],
+    listings: list[Listing],
+    summaries: list[BatchSummary],
+    postgres: PostgresResource,
+    connector: dg.ResourceParam[Connector],
+) -> Any:
+    """Return the summary of a run in which everything went well; raise it as a failure otherwise."""
+    with postgres.connection() as conn:
+        summary = close_accounts(
+            conn,
+            connector.source_app,
+            root_run_id(context),
+            accounts,
+            listings,
+            summaries,
+            moves_cursor=not context.has_partition_key,
+        )
+    counts = summary.counts
+    for account in summary.accounts:
+        if account.without_vault_entry:
+            context.log.warning(
+                f"{account.label}: {account.without_vault_entry} recordings have no vault entry yet; the next run "
+                "tries again. The ledger says why."
+            )
+    metadata = describe(summary)
+    yield dg.AssetMaterialization(
+        asset_key=["recordings", connector.source_app],
+        description=sentence(counts),
+        metadata=metadata,
+        partition=context.partition_key if context.has_partition_key else None,
+    )
+    problems = [f"{account.label}: {account.problem}" for account in summary.accounts if account.problem]
+    if counts.failed:
+        problems.append(f"{counts.failed} items failed; `import-pipeline failures` says which and why")
+    if problems:
+        raise dg.Failure(description="; ".join(problems), metadata=metadata, allow_retries=False)
+    yield dg.Output(summary, metadata=metadata)
+
+
+def close_accounts(
+    conn: psycopg.Connection[Any],
+    source_app: str,
+    run_id: str,
+    accounts: Sequence[Account],
+    listings: Sequence[Listing],
+    summaries: Sequence[BatchSummary],
+    *,
+    moves_cursor: bool = True,
+) -> ImportSummary:
+    """Settle every account of a run and say what was done for it.
+
+    The cursor of an account moves only when its listing was read to the end; by now everything in it is in the ledger.
+    """
+    listing_of = {listing.account_id: listing for listing in listings}
+    settled = []
+    for account in accounts:
+        own = [summary for summary in summaries if summary.account_id == account.id]
+        counts = sum((summary.counts for summary in own), Counts())
+        listing = listing_of.get(account.id)
+        problem = account.problem or (listing.problem if listing else "it was never listed")
+        status = close_sync_job(conn, account, run_id, counts, problem)
+        move_cursor(
+            conn,
+            account.id,
+            account.user_id,
+            account.opened_at if moves_cursor and problem is None else None,
+            problem,
+        )
+        settled.append(
+            AccountSummary(
+                account_id=account.id,
+                user_id=account.user_id,
+                label=account.label,
+                status=status,
+                counts=counts,
+                without_vault_entry=sum(summary.without_vault_entry for summary in own),
+                problem=problem,
+            )
+        )
+    return ImportSummary(source_app, run_id, settled)
+
+
+def sentence(counts: Counts) -> str:
+    """Say in words what became of the items."""
+    parts = [
+        f"{counts.listed} listed",
+        f"{counts.inserted} inserted",
+        f"{counts.skipped} already there",
+        f"{counts.waiting} waiting",
+        f"{counts.failed} failed",
+    ]
+    if counts.ignored:
+        parts.append(f"{counts.ignored} ignored")
+    return ", ".join(parts)
+
+
+def describe(summary: ImportSummary) -> dict[str, Any]:
+    """Return the run's figures as Dagster shows them: counts, and a table of the accounts."""
+    counts = summary.counts
+    return {
+        "listed": counts.listed,
+        "inserted": counts.inserted,
+        "already there": counts.skipped,
+        "waiting": counts.waiting,
+        "failed": counts.failed,
+        "ignored": counts.ignored,
+        "accounts": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "account": account.label,
+                        "status": account.status,
+                        "inserted": account.counts.inserted,
+                        "already there": account.counts.skipped,
+                        "waiting": account.counts.waiting,
+                        "failed": account.counts.failed,
+                        "problem": account.problem or "",
+                    }
+                )
+                for account in summary.accounts[:100]
+            ]
+        )
+        if summary.accounts
+        else dg.MetadataValue.text("none"),
+    }
+
+
+@dg.failure_hook(required_resource_keys={"postgres", "io_manager"})
+def settle_run(context: dg.HookContext) -> None:
+    """Close the `sync_jobs` rows of a run in which a step broke, so that nothing shows as running for ever."""
+    postgres: PostgresResource = context.resources.postgres
+    staging: StreamIOManager = context.resources.io_manager
+    run_id: str | None = context.run_id
+    root = context.run_id
+    accounts: list[Account] | None = None
+    while run_id is not None:
+        run = context.instance.get_run_by_id(run_id)
+        accounts = accounts or staging.read_accounts(run_id)
+        root, run_id = run_id, run.parent_run_id if run else None
+    if accounts:
+        with postgres.connection() as conn:
+            settle_broken_run(conn, accounts, root)

@@ -1,0 +1,89 @@
+"""What every op asks of its own run: its root, its hold on the account, the time, and types for the UI.
+
+Not here: anything about items.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import dagster as dg
+import psycopg
+from psycopg.rows import tuple_row
+
+from import_pipeline.errors import ImportPipelineError
+from import_pipeline.leases import LEASE_SECONDS, acquire_lease
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, Stream
+
+ItemT = TypeVar("ItemT")
+
+ListedItems = dg.DagsterType(
+    lambda _, value: isinstance(value, Stream), "ListedItems", description="A batch of what the source lists."
+)
+NewItems = dg.DagsterType(
+    lambda _, value: isinstance(value, Stream), "NewItems", description="The batch without what is already imported."
+)
+Outcomes = dg.DagsterType(
+    lambda _, value: isinstance(value, Stream), "Outcomes", description="What became of each item of the batch."
+)
+
+
+class LeaseLostError(ImportPipelineError):
+    """Another run works on this account now."""
+
+
+def root_run_id(context: dg.OpExecutionContext | dg.HookContext) -> str:
+    """Return the id of the run that a chain of re-executions began with: the ledger and the lease know only that."""
+    run = context.run if isinstance(context, dg.OpExecutionContext) else context.instance.get_run_by_id(context.run_id)
+    return (run.root_run_id if run else None) or context.run_id
+
+
+def is_run_over(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Say whether a root run and all its re-executions have ended for certain; of unknown runs nothing is certain."""
+    root = instance.get_run_by_id(run_id)
+    if root is None or not root.is_finished:
+        return False
+    again = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/root_run_id": run_id}))
+    return all(run.is_finished for run in again)
+
+
+def hold(
+    context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
+) -> Iterator[ItemT]:
+    """Renew the account's lease now and, while the items are consumed, whenever a third of its time has passed.
+
+    Raises:
+        LeaseLostError: The lease had run out and another run has taken it.
+    """
+    holder = root_run_id(context)
+    _renew(context.instance, postgres, account.id, holder)
+
+    def renewing() -> Iterator[ItemT]:
+        renewed_at = time.monotonic()
+        for item in items:
+            yield item
+            if time.monotonic() - renewed_at > LEASE_SECONDS / 3:
+                _renew(context.instance, postgres, account.id, holder)
+                renewed_at = time.monotonic()
+
+    return renewing()
+
+
+def database_time(conn: psycopg.Connection[Any]) -> datetime:
+    """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]
+
+
+def _renew(instance: dg.DagsterInstance, postgres: PostgresResource, account_id: UUID, holder: str) -> None:
+    with postgres.connection() as conn:
+        taken = acquire_lease(
+            conn, account_id, holder, is_run_over=lambda run_id: is_run_over(instance, run_id), wait_seconds=0
+        )
+    if taken is not None:
+        raise LeaseLostError(f"This run lost its account: {taken}. What it had not committed is done by the next run.")

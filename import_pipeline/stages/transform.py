@@ -1,0 +1,152 @@
+"""Stage 4, transform: each new item becomes a record, or waits, fails or is ignored, with its reason.
+
+Fetches transcripts through the connector, within its concurrency, and checks what comes back. One broken item is an
+outcome; a source that is down fails the batch. An empty transcript is never invented.
+"""
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import (
+    ErrorClass,
+    IgnoredItemError,
+    ItemError,
+    NotReadyError,
+    SourceUnavailableError,
+)
+from import_pipeline.normalise import normalise_record, parse_external_id
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
+from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold
+
+_FIRST_PAUSE: dict[ErrorClass, timedelta] = {
+    "rate": timedelta(minutes=15),
+    "transient": timedelta(minutes=5),
+    "auth": timedelta(hours=1),
+    "data": timedelta(days=1),
+    "permanent": timedelta(days=1),
+    "bug": timedelta(days=1),
+}
+_LONGEST_PAUSE = timedelta(days=30)
+_WAITING_PAUSE = timedelta(minutes=5)
+_LONGEST_WAITING_PAUSE = timedelta(hours=6)
+
+
+@dg.op(
+    ins={"batch": dg.In(NewItems)},
+    out=dg.Out(Outcomes),
+    tags={"dagster/priority": "2"},
+    description="Turns each new item into a record, or says why it waits, fails or is ignored.",
+)
+def transform(
+    context: dg.OpExecutionContext,
+    batch: Stream[Any],
+    postgres: PostgresResource,
+    connector: dg.ResourceParam[Connector],
+) -> Any:
+    """Return the outcomes of the batch; they come into being while the I/O manager writes them."""
+    account = batch.batch.account
+    with postgres.connection() as conn:
+        now = database_time(conn)
+    outcomes = transform_items(connector, account, batch.items, now)
+    return Stream(batch.batch, hold(context, postgres, account, outcomes))
+
+
+def transform_items(
+    connector: Connector, account: Account, items: Iterable[NewItem | Known | Ignored], now: datetime
+) -> Iterator[Outcome]:
+    """Yield the outcome of every item, in their order.
+
+    Args:
+        connector: Turns items into records, `connector.concurrency` of them at a time.
+        account: Whose items these are.
+        items: What `dedup` let through; what needs no record is passed on.
+        now: The database's time.
+
+    Raises:
+        SourceUnavailableError: The source is down; the batch is tried again as a whole.
+    """
+
+    def outcome_of(item: NewItem | Known | Ignored) -> Outcome:
+        return transform_item(connector, account, item, now) if isinstance(item, NewItem) else item
+
+    return _map_in_order(outcome_of, items, connector.concurrency)
+
+
+def transform_item(connector: Connector, account: Account, new: NewItem, now: datetime) -> Outcome:
+    """Return what became of one item.
+
+    Raises:
+        SourceUnavailableError: The source is down.
+    """
+    item = new.item
+    try:
+        parse_external_id(item.external_id)
+        if "invalid" in item.details:
+            raise ItemError(item.details["invalid"])
+        record = normalise_record(connector.fetch_record(account, item))
+    except NotReadyError as error:
+        deadline = (item.started_at or new.first_seen_at or now) + connector.transcript_deadline
+        if deadline < now:
+            days = connector.transcript_deadline / timedelta(days=1)
+            return _fail(new, "permanent", f"{error} (waited {days:.0f} days, which is the limit)", now)
+        return Waiting(item, str(error), error.retry_at or next_look_at(now, new.attempts))
+    except IgnoredItemError as error:
+        return Ignored(item, str(error))
+    except ItemError as error:
+        return _fail(new, error.error_class, str(error), now)
+    except SourceUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a connector does to one item must not reach its neighbours
+        return _fail(new, "bug", describe_bug(error), now)
+    if (record.external_id, record.source_app) != (item.external_id, connector.source_app):
+        return _fail(new, "bug", "The connector returned the record of another item; please report it.", now)
+    return Ready(item, record)
+
+
+def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> datetime:
+    """Return when a failed item is tried again: after a pause that doubles with every attempt."""
+    return now + min(_FIRST_PAUSE[error_class] * 2 ** min(attempts, 16), _LONGEST_PAUSE)
+
+
+def next_look_at(now: datetime, attempts: int) -> datetime:
+    """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
+    return now + min(_WAITING_PAUSE * 2 ** min(attempts, 16), _LONGEST_WAITING_PAUSE)
+
+
+def describe_bug(error: BaseException) -> str:
+    """Name an unforeseen error by its type and place; its text could quote a transcript or a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}; this is a mistake in the software, please report it"
+
+
+def _fail(new: NewItem, error_class: ErrorClass, reason: str, now: datetime) -> Failed:
+    return Failed(new.item, error_class, reason, next_attempt_at(now, error_class, new.attempts))
+
+
+def _map_in_order(function: Callable[[Any], Outcome], items: Iterable[Any], concurrency: int) -> Iterator[Outcome]:
+    """Apply a function in at most `concurrency` threads, yielding in order and never running further ahead."""
+    if concurrency == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="transform") as executor:
+        running: deque[Future[Outcome]] = deque()
+        try:
+            for item in items:
+                running.append(executor.submit(function, item))
+                if len(running) >= concurrency:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()

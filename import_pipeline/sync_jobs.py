@@ -1,0 +1,121 @@
+"""Closing the `sync_jobs` rows of a run: the status, counts and ids that UIs outside Dagster show.
+
+The stages open them and move their progress; here is how they end, in the good case and after a broken step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from import_pipeline.leases import release_lease
+from import_pipeline.ledger import count_run, judge_run
+from import_pipeline.records import Account, Counts
+from import_pipeline.sql import query
+from import_pipeline.tenancy import acting_as
+
+_LARGEST_INTEGER = 2**31 - 1
+BROKEN_OFF = "the run broke off; what it had committed stays, the next run does the rest"
+
+
+def close_sync_job(
+    conn: psycopg.Connection[Any],
+    account: Account,
+    run_id: str,
+    counts: Counts,
+    problem: str | None = None,
+    status: str | None = None,
+) -> str:
+    """Settle the row of an account's run and give its lease back.
+
+    Returns:
+        The status written: `status` if given, else what `judge_run` says.
+    """
+    status = status or judge_run(counts, problem)
+    error = problem or (f"{counts.failed} items failed" if counts.failed else None)
+    with acting_as(conn, account.user_id):
+        conn.execute(
+            query("close_sync_job"),
+            {
+                "id": account.sync_job_id,
+                "user_id": account.user_id,
+                "status": status,
+                "error": error,
+                "skipped": counts.skipped,
+                "done": counts.inserted + counts.skipped + counts.waiting + counts.failed + counts.ignored,
+                "listed": counts.listed,
+                "counts": Jsonb(asdict(counts)),
+            },
+        )
+        _set_ids(conn, account, run_id)
+    release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
+    return status
+
+
+def settle_broken_run(
+    conn: psycopg.Connection[Any], accounts: list[Account], run_id: str, *, cancelled: bool = False
+) -> None:
+    """Settle the rows that a run leaves open because it broke off or was cancelled, counted from the ledger."""
+    for account in accounts:
+        if account.problem or account.sync_job_id is None:
+            continue
+        with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(query("find_open_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
+            row = cursor.fetchone()
+            counts = count_run(conn, account, run_id)
+        if row is None:
+            continue
+        listed, skipped = row
+        counts += Counts(listed=listed or 0, skipped=skipped or 0)
+        close_sync_job(
+            conn,
+            account,
+            run_id,
+            counts,
+            problem="cancelled; what was committed stays, the next run does the rest" if cancelled else BROKEN_OFF,
+            status="cancelled" if cancelled else None,
+        )
+
+
+def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> None:
+    """Settle what crashed runs of an account left open; whoever holds the account's lease knows that they are dead."""
+    conn.execute(
+        query("close_abandoned_sync_jobs"),
+        {"user_id": user_id, "account_id": str(account_id), "run_id": run_id, "error": BROKEN_OFF},
+    )
+
+
+def _set_ids(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:
+    """Fill the id arrays as far as the ids fit their type; the ledger has them all."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        types: dict[str, str] = dict(cursor.execute(query("find_sync_job_array_types")).fetchall())
+        cursor.execute(
+            query("list_run_ids"), {"user_id": account.user_id, "source_app": account.source_app, "run_id": run_id}
+        )
+        ids = cursor.fetchall()
+        fitting = {
+            "recording_ids": [key for key, _ in ids],
+            "synced_ids": [key for key, status in ids if status == "imported"],
+            "failed_ids": [key for key, status in ids if status == "failed"],
+        }
+        statement = sql.SQL(query("set_sync_job_ids")).format(
+            **{name: sql.SQL(types.get(name, "text[]")) for name in fitting}
+        )
+        cursor.execute(
+            statement,
+            {"id": account.sync_job_id, "user_id": account.user_id}
+            | {name: _fit(keys, types.get(name, "text[]")) for name, keys in fitting.items()},
+        )
+
+
+def _fit(keys: list[str], array_type: str) -> list[str]:
+    if array_type not in ("integer[]", "bigint[]"):
+        return keys
+    limit = _LARGEST_INTEGER if array_type == "integer[]" else 2**63 - 1
+    return [key for key in keys if key.isascii() and key.isdigit() and len(key) < 20 and int(key) <= limit]

@@ -1,0 +1,7 @@
+-- Closes the rows that crashed runs of an account left open.
+update public.sync_jobs
+set status = 'failed', error = %(error)s, completed_at = now(), updated_at = now()
+where user_id = %(user_id)s
+    and metadata ->> 'account_id' = %(account_id)s
+    and metadata ->> 'run_id' <> %(run_id)s
+    and status = 'processing'
