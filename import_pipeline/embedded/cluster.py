@@ -13,6 +13,7 @@ How handles are counted belongs to `__init__`, how processes are found and stopp
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -35,15 +36,21 @@ from import_pipeline.embedded import installation, locks, watchdog
 from import_pipeline.embedded.installation import INSTEAD, Account
 from import_pipeline.errors import EmbeddedServerError
 
+_log = logging.getLogger(__name__)
+
 _DATABASE = "import_pipeline"
 _OPEN_SECONDS = 600.0
 """How long to wait for another process that opens or stops the server."""
+_CLOSE_SECONDS = 30.0
+"""How long the end of a process may wait for that; then the watchdog stops the server."""
 _RECOVERY_SECONDS = 600.0
 """How long a server may take that says it is starting: it may have much to recover."""
 _SILENCE_SECONDS = 10.0
 """How long a server may say nothing at all before it is taken for dead."""
-_SOCKET_PATH_BYTES = 90
-"""Linux allows 107, macOS 103, with the name of the socket and its lock file."""
+_ORPHAN_SECONDS = 1.0
+"""How long to wait while a server has processes but no postmaster: it may be starting, or have been killed."""
+_SOCKET_PATH_BYTES = 85
+"""Linux allows 107 and macOS 103, with the name of the socket."""
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -90,7 +97,7 @@ class Cluster:
         self.home = home
         self._folder = home / "postgres"
         self._data = self._folder / "data"
-        self._log = self._folder / "server.log"
+        self._log_file = self._folder / "server.log"
         self._sockets: Path | None = None
         self._use: int | None = None
         self._owner = os.getpid()
@@ -115,29 +122,30 @@ class Cluster:
 
     def leave(self) -> None:
         """Stop being a user of the server, and stop it if nobody else is one; never raises."""
-        use, self._use = self._use, None
-        if use is None or self._owner != os.getpid():
+        if (use := self._own_use()) is None:
+            return
+        self._use = None
+        if not locks.is_at(use, self._folder / "use.lock"):  # the home was deleted: the watchdog sees to the rest
+            locks.close_file(use)
             return
         try:
-            if not locks.is_at(use, self._folder / "use.lock"):  # the home was deleted: the watchdog sees to the rest
-                locks.close_file(use)
-                return
-            with self._alone():
+            with self._alone(_CLOSE_SECONDS):
                 self._give_back(use)
-        except (EmbeddedServerError, OSError):
-            with suppress(OSError):
-                locks.close_file(use)  # then the watchdog stops it
+        except EmbeddedServerError as error:
+            _log.warning("the embedded server is left to its watchdog: %s", error)
+            locks.close_file(use)
 
     def ensure_running(self) -> None:
         """Prove that the server answers, or start it again."""
         with _explained(self._folder):
-            if self._ask() is not _Answer.YES or not self._data.exists():
-                if self._use is not None and not locks.is_at(self._use, self._folder / "use.lock"):
-                    locks.close_file(self._use)
-                    self._use = None
-                    self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    self.join()
-                    return
+            use = self._own_use()
+            if use is not None and not locks.is_at(use, self._folder / "use.lock"):  # the home was deleted
+                locks.close_file(use)
+                self._use = None
+                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.join()
+                return
+            if self._ask() is not _Answer.YES:
                 with self._alone():
                     self._bring_up()
             self._ensure_watchdog()
@@ -157,33 +165,37 @@ class Cluster:
             ) from error
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, seconds: float = _OPEN_SECONDS) -> Iterator[None]:
         """Be the only process that changes anything."""
         with _explained(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             for folder in (self.home, self._folder):
-                if folder.stat().st_uid != os.geteuid():
+                if (owner := folder.stat().st_uid) != os.geteuid():
                     raise EmbeddedServerError(
-                        f"{folder} belongs to another user (id {folder.stat().st_uid}, we are {os.geteuid()}). Run as "
-                        f"that user, or set IMPORT_PIPELINE_HOME to a folder of your own. {INSTEAD}"
+                        f"{folder} belongs to another user (id {owner}, we are {os.geteuid()}). Run as that user, "
+                        f"change its owner, or set IMPORT_PIPELINE_HOME to a folder of your own. {INSTEAD}"
                     )
             if stat.S_IMODE(self._folder.stat().st_mode) != 0o700:
                 self._folder.chmod(0o700)
-            with locks.alone(self._folder / "open.lock", _OPEN_SECONDS):
+            with locks.alone(self._folder / "open.lock", seconds):
                 yield
 
+    def _own_use(self) -> int | None:
+        """Our open `use.lock`; in a forked child that number means something else or nothing."""
+        return self._use if self._owner == os.getpid() else None
+
     def _give_back(self, use: int) -> None:
-        if locks.try_exclusive(use):
-            self._stop()
-        locks.close_file(use)
+        """Stop the server if nobody else uses it; call it holding `open.lock`."""
+        try:
+            if locks.try_exclusive(use):
+                self._stop()
+        finally:
+            locks.close_file(use)
 
     def _bring_up(self) -> None:
         """Have a server that answered a query; call it holding `open.lock` and a share of `use.lock`."""
-        if self._process() or not self._is_gone():
-            self._sockets = watchdog.read_socket_folder(self._data) or self._sockets
-            if not self._wait_for_answer(None):
-                self._clear()
-        if self._process() is None or self._ask() is not _Answer.YES:
+        installation.check_version(self._data)
+        if (self._postmaster() is None and self._is_gone()) or not self._wait_for_answer():
             self._clear()
             self._start()
         self.ensure_database(_DATABASE)
@@ -200,7 +212,7 @@ class Cluster:
         settings = _SETTINGS | {"unix_socket_directories": str(self._sockets)}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         lock = locks.open_file(self._folder / "server.lock")
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if not locks.try_exclusive(lock):
                 raise EmbeddedServerError(f"{self._folder} is in use by a server that cannot be seen from here.")
@@ -217,29 +229,32 @@ class Cluster:
             locks.close_file(lock)  # the server has it now
             os.close(log)
         _children.append(process)
-        if not self._wait_for_answer(process):
+        if not self._wait_for_answer():
             raise EmbeddedServerError(
-                f"The embedded PostgreSQL did not start. The last lines of {self._log}:\n{self._log_tail()}\n{INSTEAD}"
+                f"The embedded PostgreSQL did not start. The last lines of {self._log_file}:\n{self._log_tail()}\n"
+                f"{INSTEAD}"
             )
 
-    def _wait_for_answer(self, process: subprocess.Popen[str] | None) -> bool:
-        """Wait until the server answers; False when it ended or says nothing for too long."""
-        started = silent_since = time.monotonic()
-        while time.monotonic() - started < _RECOVERY_SECONDS:
-            answer = self._ask()
-            if answer is _Answer.YES:
-                return True
-            if self._is_gone() or (process is not None and process.poll() is not None):
+    def _wait_for_answer(self) -> bool:
+        """Wait until the server answers; False when it ended, or says nothing for too long."""
+        begin = heard = time.monotonic()
+        while time.monotonic() - begin < _RECOVERY_SECONDS:
+            postmaster = self._postmaster()
+            if postmaster is not None:
+                self._sockets = Path(watchdog.read_line(self._data, 5) or self._sockets or "/nonexistent")
+                answer = self._ask()
+                if answer is _Answer.YES:
+                    return True
+                if answer is _Answer.LATER:
+                    heard = time.monotonic()
+                elif watchdog.read_line(self._data, 8) == "ready" and not (self._sockets / watchdog.SOCKET).exists():
+                    return False  # somebody cleaned the temporary folder
+            if self._is_gone() or time.monotonic() - heard > (_SILENCE_SECONDS if postmaster else _ORPHAN_SECONDS):
                 return False
-            if answer is _Answer.LATER:
-                silent_since = time.monotonic()
-            elif time.monotonic() - silent_since > _SILENCE_SECONDS:
-                return False
-            self._sockets = watchdog.read_socket_folder(self._data) or self._sockets
-            time.sleep(0.01)
+            time.sleep(0.005)
         raise EmbeddedServerError(
             f"The embedded PostgreSQL has been recovering for {_RECOVERY_SECONDS:.0f} seconds; try again later. The "
-            f"last lines of {self._log}:\n{self._log_tail()}"
+            f"last lines of {self._log_file}:\n{self._log_tail()}"
         )
 
     def _ask(self) -> _Answer:
@@ -250,51 +265,60 @@ class Cluster:
                 connection.execute("select 1")
             return _Answer.YES
         except psycopg.OperationalError as error:
-            # libpq gives no code for a refused connection; the server's language is ours to choose, and is C.
-            if "the database system is" in str(error):
+            # libpq gives no code for a refused connection, but the language of our server is always C.
+            text = str(error)
+            if "the database system is" in text:
                 return _Answer.LATER
-            if "FATAL:" in str(error):
+            if "too many clients" in text or "connection slots are reserved" in text:
+                return _Answer.YES
+            if "FATAL:" in text:
                 raise EmbeddedServerError(f"The embedded PostgreSQL runs but refuses us: {error}") from error
             return _Answer.NONE
 
-    def _process(self) -> psutil.Process | None:
-        return watchdog.read_postmaster(self._data)
+    def _postmaster(self) -> psutil.Process | None:
+        with self._server_lock() as lock:
+            return watchdog.read_postmaster(self._data, os.fstat(lock))
 
     def _is_gone(self) -> bool:
         """Tell whether no process of the server lives any more."""
-        for child in list(_children):
-            if child.poll() is not None:
-                _children.remove(child)
-        lock = locks.open_file(self._folder / "server.lock")
-        try:
+        with self._server_lock() as lock:
             return watchdog.is_free(lock)
-        finally:
-            locks.close_file(lock)
 
-    def _stop(self) -> None:
-        """Stop the server as its last user."""
-        with suppress(FileNotFoundError):
-            where, sockets = watchdog.identity(self._data), watchdog.read_socket_folder(self._data)
-            if watchdog.stop(self._process(), where, self._is_gone):
-                watchdog.remove_socket_folder(sockets)
+    def _stop(self) -> bool:
+        with self._server_lock() as lock:
+            gone = watchdog.stop(self._postmaster(), lock, watchdog.read_line(self._data, 5))
+        _reap()
+        return gone
 
     def _clear(self) -> None:
         """Clear what is left of a server that does not answer: its processes, its `postmaster.pid`."""
-        if not self._data.exists():
-            return
-        if not watchdog.stop(self._process(), watchdog.identity(self._data), self._is_gone):
+        if not self._is_gone() and not self._stop():
             raise EmbeddedServerError(
                 f"A server that cannot be seen from here uses {self._data}: perhaps in another container. Give each "
                 f"container a home of its own. {INSTEAD}"
             )
+        if (foreign := watchdog.find_foreign(self._data)) is not None:
+            raise EmbeddedServerError(
+                f"A PostgreSQL that import_pipeline did not start (process {foreign}) runs on {self._data}. Stop it."
+            )
         (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    @contextmanager
+    def _server_lock(self) -> Iterator[int]:
+        lock = locks.open_file(self._folder / "server.lock")
+        try:
+            yield lock
+        finally:
+            locks.close_file(lock)
 
     def _make_socket_folder(self, account: Account) -> Path:
         """Return a folder with a short path that only the server and we can enter; the same as last time if it can."""
         name = f"import-pipeline-{hashlib.sha256(os.fsencode(f'{os.geteuid()} {self.home}')).hexdigest()[:12]}"
         problem: OSError | None = None
-        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below, else a new one
+        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below
             usual = self._sockets or Path(parent, name)
+            if len(os.fsencode(Path(parent, name))) > _SOCKET_PATH_BYTES:
+                continue
             try:
                 usual.mkdir(mode=0o700, exist_ok=True)
                 if usual.lstat().st_uid == os.geteuid() and account.is_other and not os.listdir(usual):
@@ -307,8 +331,7 @@ class Cluster:
                     return usual
                 new = Path(tempfile.mkdtemp(dir=parent, prefix="import-pipeline-"))
                 account.own(new)
-                if len(os.fsencode(new)) <= _SOCKET_PATH_BYTES:
-                    return new
+                return new
             except OSError as error:
                 problem = error
         raise EmbeddedServerError(
@@ -340,12 +363,16 @@ class Cluster:
 
     def _log_tail(self, lines: int = 12) -> str:
         with suppress(OSError):
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-lines:])
         return "(there is none)"
 
 
 _children: list[subprocess.Popen[str]] = []
 """What this process started, so that it can be reaped when it ends."""
+
+
+def _reap() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def _is_inhabited(folder: Path) -> bool:
@@ -369,6 +396,6 @@ def _explained(folder: Path) -> Iterator[None]:
         ) from error
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedServerError(
-            f"The embedded PostgreSQL in {folder} could not be used: {error}. Check that its disk has room and that you "
-            f"may write there, or set IMPORT_PIPELINE_HOME to another folder. {INSTEAD}"
+            f"The embedded PostgreSQL in {folder} could not be used: {error}. Check that its disk has room and "
+            f"that you may write there, or set IMPORT_PIPELINE_HOME to another folder. {INSTEAD}"
         ) from error

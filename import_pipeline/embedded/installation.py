@@ -68,7 +68,7 @@ def start(
         account: Who runs it.
         options: More for `subprocess.Popen`; `pass_fds` are added to.
     """
-    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
     try:
         where = str(data)
         files: tuple[int, ...] = tuple(options.pop("pass_fds", ()))
@@ -267,19 +267,26 @@ def initialise(data: Path, binaries: Path, account: Account) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def prepare(data: Path, account: Account) -> None:
-    """Check an existing data directory and make it this account's, with our access rules.
+def check_version(data: Path) -> None:
+    """Refuse a data directory of another version of PostgreSQL before anything in it is touched.
 
     Raises:
-        EmbeddedServerError: It belongs to another version of PostgreSQL; nothing was touched.
+        EmbeddedServerError: It is one.
     """
-    version = (data / "PG_VERSION").read_text().strip()
+    try:
+        version = (data / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        return
     if version != MAJOR_VERSION:
         raise EmbeddedServerError(
             f"{data} was made by PostgreSQL {version}, and this version of import_pipeline runs PostgreSQL "
-            f"{MAJOR_VERSION}. Nothing was changed. Dump it with the version of import_pipeline that made it and restore "
-            "it here, or set IMPORT_PIPELINE_HOME to another folder."
+            f"{MAJOR_VERSION}. Nothing was changed. Dump it with the version of import_pipeline that made it and restore"
+            " it here, or set IMPORT_PIPELINE_HOME to another folder."
         )
+
+
+def prepare(data: Path, account: Account) -> None:
+    """Make a data directory this account's, with our access rules."""
     if data.stat().st_uid != account.uid:  # a container's new image may have given its account another id
         for path in [*data.rglob("*"), data]:
             account.own(path)

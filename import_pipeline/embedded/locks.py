@@ -1,8 +1,8 @@
 """The file locks that say who uses a server: thin functions over `flock`.
 
-The operating system drops such a lock when its holder dies, however it dies, which no list of process ids in a file can
-do. (Why not `filelock`: it knows no shared locks that are turned into exclusive ones, and a lock of ours is handed on to
-the server's own processes.) A lock belongs to the *open file*, which a forked child shares: the files opened here are
+The operating system drops such a lock when its holder dies, however it dies; no list of process ids in a file does
+that. (Why not `filelock`: it has no shared locks that can be made exclusive, and a lock of ours is handed on to the
+server's own processes.) A lock belongs to the *open file*, which a forked child shares: the files opened here are
 closed in it, so that a child neither keeps a server running nor gives its parent's lock away.
 """
 

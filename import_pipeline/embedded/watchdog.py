@@ -2,9 +2,10 @@
 
 A process that is killed cannot stop the server it used. So a small process of its own looks, twice a second, whether
 anybody still holds a share of `use.lock`; if not, it stops the server and ends. It also ends a server whose home was
-deleted, and keeps the server's log small. It runs as a script, `python -I -S watchdog.py SITE FOLDER LOCK`, that loads
-nothing but the standard library and psutil from SITE, because it stays for as long as the server does; it holds the lock
-of `watch.lock` (LOCK, an open file handed to it), so a server has no more than one. Starting servers does not belong here.
+deleted, and keeps the server's log small. It runs as a script, `python -I -S watchdog.py SITE FOLDER LOCK`, that
+loads nothing but the standard library and psutil from SITE, because it stays for as long as the server does. It holds
+the lock of `watch.lock` (LOCK, an open file handed to it), so a server has no more than one. Starting servers does not
+belong here.
 """
 
 from __future__ import annotations
@@ -15,16 +16,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
-
-Identity = tuple[int, int]
-"""Device and number of a folder: what it is, wherever it is moved."""
 
 SOCKET = ".s.PGSQL.5432"
 
@@ -35,114 +33,127 @@ _IMMEDIATE_SECONDS = 3.0
 _KILL_SECONDS = 5.0
 
 
-def identity(folder: Path | str) -> Identity:
-    """Return what identifies a folder; raises OSError if it is missing."""
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def read_postmaster(data: Path) -> psutil.Process | None:
-    """Return the server process that `postmaster.pid` names, if that process really works in this data directory.
+def read_postmaster(data: Path, lock: os.stat_result) -> psutil.Process | None:
+    """Return the server process that `postmaster.pid` names, if that process is really one of this server.
 
     A process id alone proves nothing: after a crash or a reboot it may belong to anybody.
+
+    Args:
+        data: The data directory.
+        lock: The server's `server.lock`, which all its processes have open.
     """
     import psutil
 
     try:
         process = psutil.Process(int((data / "postmaster.pid").read_bytes().split(b"\n", 1)[0]))
-        return process if _works_in(process, identity(data)) else None
+        return process if _has_open(process, lock) else None
     except (OSError, ValueError, OverflowError, psutil.Error):
         return None
 
 
-def read_socket_folder(data: Path) -> Path | None:
-    """Return the folder in which the server of this data directory listens, as it wrote down itself."""
+def read_line(data: Path, number: int) -> str:
+    """Return a line of `postmaster.pid` (5 is the folder of the socket, 8 the state), empty if there is none yet."""
     with suppress(OSError, IndexError):
-        line = (data / "postmaster.pid").read_bytes().split(b"\n")[4]
-        return Path(os.fsdecode(line)) if line.startswith(b"/") else None
+        return os.fsdecode((data / "postmaster.pid").read_bytes().split(b"\n")[number - 1].strip())
+    return ""
+
+
+def find_foreign(data: Path) -> int | None:
+    """Return the process id of a PostgreSQL that works in the data directory without being one of ours."""
+    import psutil
+
+    with suppress(OSError, ValueError, OverflowError, psutil.Error):
+        process = psutil.Process(int((data / "postmaster.pid").read_bytes().split(b"\n", 1)[0]))
+        if process.name() == "postgres" and os.path.samefile(process.cwd(), data):
+            return process.pid
     return None
 
 
-def remove_socket_folder(folder: Path | None) -> None:
-    """Remove the socket folder of a server that is gone."""
-    if folder is not None:
-        with suppress(OSError):
-            for name in (SOCKET, f"{SOCKET}.lock"):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
-
-
-def processes_in(where: Identity) -> list[psutil.Process]:
-    """Return every PostgreSQL process that works in the data directory."""
+def processes_of(lock: os.stat_result) -> Iterator[psutil.Process]:
+    """Find every PostgreSQL process that has this `server.lock` open."""
     import psutil
 
-    return [process for process in psutil.process_iter() if _works_in(process, where)]
+    return (process for process in psutil.process_iter() if _has_open(process, lock))
 
 
-def _works_in(process: psutil.Process, where: Identity) -> bool:
+def _has_open(process: psutil.Process, lock: os.stat_result) -> bool:
     import psutil
 
     try:
         if process.name() != "postgres":
             return False
-        # The link itself, not its text: it stays true when the folder was renamed or deleted.
-        folder = f"/proc/{process.pid}/cwd" if sys.platform == "linux" else process.cwd()
-        return identity(folder) == where
+        if sys.platform == "linux":  # the files themselves, not their names: true for a renamed or deleted home as well
+            folder = f"/proc/{process.pid}/fd"
+            files = [f"{folder}/{number}" for number in os.listdir(folder)]
+        else:
+            files = [file.path for file in process.open_files()]
     except (OSError, psutil.Error):
         return False
+    for file in files:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(file), lock):
+                return True
+    return False
 
 
-def stop(postmaster: psutil.Process | None, where: Identity, is_gone: Callable[[], bool]) -> bool:
-    """Stop a server: politely to its clients' data, not to its clients.
+def stop(postmaster: psutil.Process | None, lock: int, sockets: str) -> bool:
+    """Stop a server without waiting for its clients: what was committed stays.
 
     Args:
         postmaster: Its first process, if that was found.
-        where: Its data directory.
-        is_gone: Tells whether all its processes have ended.
+        lock: Its `server.lock`, opened by us.
+        sockets: The folder of its socket, removed when it is gone.
 
     Returns:
         Whether it is gone.
     """
     import psutil
 
+    status = os.fstat(lock)
     for number, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS)):
-        if postmaster is None:
-            break
-        with suppress(psutil.Error):
-            postmaster.send_signal(number)  # checks that the process id was not given to another process meanwhile
-        if _wait(is_gone, seconds, lambda: not _works_in(postmaster, where)):
-            return True
-    deadline = time.monotonic() + _KILL_SECONDS
-    while not is_gone() and time.monotonic() < deadline:
-        for process in processes_in(where):
+        if postmaster is not None and _has_open(postmaster, status):
             with suppress(psutil.Error):
-                process.kill()
-        _wait(is_gone, 0.2)
-    return is_gone()
+                postmaster.send_signal(
+                    number
+                )  # psutil makes sure that the id was not given to another process meanwhile
+            _wait(lock, seconds, postmaster)
+    if not _wait(lock, 0.5):  # without their postmaster the others end by themselves, unless they are busy
+        deadline = time.monotonic() + _KILL_SECONDS
+        while not is_free(lock) and time.monotonic() < deadline:
+            for process in processes_of(status):
+                with suppress(psutil.Error):
+                    process.kill()
+            _wait(lock, 0.2)
+    gone = is_free(lock)
+    if gone and sockets:
+        with suppress(OSError):
+            for name in (SOCKET, f"{SOCKET}.lock"):
+                Path(sockets, name).unlink(missing_ok=True)
+            os.rmdir(sockets)
+    return gone
 
 
-def _wait(is_gone: Callable[[], bool], seconds: float, is_orphaned: Callable[[], bool] = lambda: False) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_gone():
-        if time.monotonic() > deadline:
-            return False
-        if is_orphaned():  # without their postmaster the rest ends within moments, or never
-            return is_gone() or (_wait(is_gone, min(seconds, 1.0)))
-        time.sleep(0.005)
-    return True
-
-
-def is_free(descriptor: int) -> bool:
+def is_free(lock: int) -> bool:
     """Tell whether nobody holds the lock of an open file."""
-    if not _try(descriptor, fcntl.LOCK_EX):
+    if not _try_exclusive(lock):
         return False
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    fcntl.flock(lock, fcntl.LOCK_UN)
     return True
 
 
-def _try(descriptor: int, kind: int) -> bool:
+def _wait(lock: int, seconds: float, postmaster: psutil.Process | None = None) -> bool:
+    """Wait until the server's lock is free, but not beyond the end of its postmaster, if that is given."""
+    deadline, status = time.monotonic() + seconds, os.fstat(lock)
+    while not (free := is_free(lock)) and time.monotonic() < deadline:
+        if postmaster is not None and not _has_open(postmaster, status):
+            break
+        time.sleep(0.005)
+    return free
+
+
+def _try_exclusive(lock: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -153,20 +164,19 @@ def _watch(folder: Path, own_lock: int) -> None:
     os.chdir(folder)  # from here on names are relative: the home may be moved while it is in use
     data = Path("data")
     opening, using, running = (os.open(name, os.O_RDWR) for name in ("open.lock", "use.lock", "server.lock"))
-    postmaster, where = None, identity(data)
+    postmaster, sockets = None, ""
     while True:
         time.sleep(_LOOK_SECONDS)
-        postmaster = read_postmaster(data) or postmaster
-        if not os.fstat(using).st_nlink or not os.fstat(opening).st_nlink:  # the home was deleted
-            stop(postmaster, where, lambda: is_free(running))
+        postmaster = read_postmaster(data, os.fstat(running)) or postmaster
+        sockets = read_line(data, 5) or sockets
+        if any(os.fstat(lock).st_nlink == 0 for lock in (opening, using, running)):  # the home was deleted
+            stop(postmaster, running, sockets)
             return
         _bound_log()
-        if not _try(opening, fcntl.LOCK_EX):
+        if not _try_exclusive(opening):
             continue
-        if _try(using, fcntl.LOCK_EX):
-            sockets = read_socket_folder(data)
-            if stop(postmaster, where, lambda: is_free(running)):
-                remove_socket_folder(sockets)
+        if _try_exclusive(using):
+            stop(postmaster, running, sockets)
             os.close(own_lock)  # first, so that whoever opens next finds it free and starts a watchdog
             return  # the other locks go with this process
         fcntl.flock(opening, fcntl.LOCK_UN)
