@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,7 +32,6 @@ IMPORT_KEY = "recordings_import_key"
 
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
-_WAIT_FOR_LOCKS = "10s"  # longer, and everybody else queues behind our waiting lock request
 
 Connection = psycopg.Connection[Any]
 
@@ -106,20 +105,23 @@ def load() -> tuple[Migration, ...]:
     return tuple(migrations)
 
 
-def check(conn: Connection) -> MigrationStatus:
+def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> MigrationStatus:
     """Compare a database with this version, changing nothing.
 
     Args:
         conn: A connection that may read schema `import_pipeline`: whoever migrates may.
+        migrations: Other migrations than those of this version.
 
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
     with _translated(), conn.transaction():
-        return _status(conn, _read_history(conn), load())
+        return _status(conn, _read_history(conn), load() if migrations is None else migrations)
 
 
-def apply(conn: Connection) -> list[Migration]:
+def apply(
+    conn: Connection, migrations: Sequence[Migration] | None = None, *, lock_timeout_seconds: float = 10
+) -> list[Migration]:
     """Apply what is pending, one transaction each; several processes may do so at once.
 
     Every step reads the history anew under an advisory lock of its own transaction, since a lock of the session would
@@ -127,6 +129,9 @@ def apply(conn: Connection) -> list[Migration]:
 
     Args:
         conn: A connection without open transaction.
+        migrations: Other migrations than those of this version.
+        lock_timeout_seconds: How long a statement waits for a table that somebody else has locked. Meanwhile everybody
+            who comes later waits behind it.
 
     Returns:
         The migrations that this call applied, oldest first.
@@ -139,7 +144,8 @@ def apply(conn: Connection) -> list[Migration]:
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
     applied: list[Migration] = []
-    while (migration := _apply_next(conn)) is not None:
+    migrations = load() if migrations is None else migrations
+    while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
         applied.append(migration)
     return applied
 
@@ -167,7 +173,7 @@ def export(directory: Path) -> list[Path]:
     return list(targets)
 
 
-def _apply_next(conn: Connection) -> Migration | None:
+def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_seconds: float) -> Migration | None:
     """Apply the oldest pending migration in one transaction; None: there is none."""
     current: list[Migration] = []
     with _translated(current), _warnings_logged(conn), conn.transaction():
@@ -176,15 +182,15 @@ def _apply_next(conn: Connection) -> Migration | None:
         conn.execute("set local statement_timeout = 0")
         conn.execute(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'")
         conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
-        conn.execute(f"set local lock_timeout = '{_WAIT_FOR_LOCKS}'")
+        conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
         conn.execute("set local search_path = ''")
 
         history = _read_history(conn)
-        status = _status(conn, history, load())
+        status = _status(conn, history, migrations)
         contradictions = [drift for drift in status.drifted if drift.kind != "schema"]
         if contradictions:
             raise MigrationDriftError("\n".join(map(str, contradictions)))
-        _adopt(conn, status, history)
+        _adopt(conn, status, history, migrations)
         if not status.pending:
             return None
 
@@ -211,8 +217,8 @@ def _read_history(conn: Connection) -> dict[str, AppliedMigration]:
         return {row[0]: AppliedMigration(*row) for row in rows}
 
 
-def _read_supabase_history(conn: Connection) -> dict[str, str]:
-    """Return version and squeezed SQL of what the Supabase CLI applied."""
+def _read_supabase_history(conn: Connection, versions: list[str]) -> dict[str, str]:
+    """Return version and squeezed SQL of those of the versions that the Supabase CLI applied."""
     with conn.cursor(row_factory=scalar_row) as cursor:
         readable = cursor.execute(
             "select has_table_privilege(c.oid, 'select') and has_schema_privilege(c.relnamespace, 'usage')"
@@ -225,15 +231,15 @@ def _read_supabase_history(conn: Connection) -> dict[str, str]:
         rows = cursor.execute(
             "select version, array_to_string(statements, ';') from supabase_migrations.schema_migrations"
             " where version = any(%s)",
-            [[migration.version for migration in load()]],
+            [versions],
         )
         return {version: _squeeze(statements or "") for version, statements in rows}
 
 
 def _status(
-    conn: Connection, history: Mapping[str, AppliedMigration], migrations: tuple[Migration, ...]
+    conn: Connection, history: Mapping[str, AppliedMigration], migrations: Sequence[Migration]
 ) -> MigrationStatus:
-    by_cli = _read_supabase_history(conn)
+    by_cli = _read_supabase_history(conn, [migration.version for migration in migrations])
     applied = list(history.values())
     pending: list[Migration] = []
     drifted: list[Drift] = []
@@ -265,11 +271,16 @@ def _status(
     return MigrationStatus(applied, pending, drifted)
 
 
-def _adopt(conn: Connection, status: MigrationStatus, history: Mapping[str, AppliedMigration]) -> None:
+def _adopt(
+    conn: Connection,
+    status: MigrationStatus,
+    history: Mapping[str, AppliedMigration],
+    migrations: Sequence[Migration],
+) -> None:
     """Take over into our history what the Supabase CLI applied."""
-    for row in status.applied:
-        if row.version not in history:
-            migration = next(migration for migration in load() if migration.version == row.version)
+    applied = {row.version for row in status.applied}
+    for migration in migrations:
+        if migration.version in applied and migration.version not in history:
             _record(conn, migration, _describe(conn))
 
 

@@ -122,8 +122,9 @@ def _find_binaries(major: int) -> Path:
     for candidate in candidates:
         if (candidate / "initdb").exists() and (candidate / "postgres").exists():
             return candidate
+    looked_in = ", ".join(map(str, candidates))
     raise FileNotFoundError(
-        f"The tests need a PostgreSQL {major} server beside the embedded one; looked in {', '.join(map(str, candidates))}. "
+        f"The tests need a PostgreSQL {major} server beside the embedded one; looked in {looked_in}. "
         f"Install it: apt-get install postgresql-{major} (Debian, Ubuntu), brew install postgresql@{major}."
     )
 

@@ -1,11 +1,11 @@
 -- Exactly once is a property of the database: one row per owner, source and identity in that source. Rows without an
 -- external_id, as made by hand or by other software, never conflict.
 
--- Nobody may add a duplicate between the question and the index.
-lock table public.recordings in share mode;
-
 do $$
 begin
+    -- Nobody may add a duplicate between the question and the index. (Here and not at the top: a tool that sends the
+    -- statements one by one has no transaction block to lock in.)
+    lock table public.recordings in share mode;
     if exists (
         select
         from public.recordings

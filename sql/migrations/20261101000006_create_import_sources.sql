@@ -42,7 +42,7 @@ begin
         from pg_catalog.pg_policy as p
         cross join lateral (
             select
-                array_agg(regexp_replace(expression, '[()\s]|ASuid', '', 'g')) as conditions
+                array_agg(regexp_replace(expression, '[()]|\s+AS uid|\s', '', 'g')) as conditions
             from unnest(array[
                 pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
             ]) as expression
