@@ -31,6 +31,7 @@ def close_sync_job(
     counts: Counts,
     problem: str | None = None,
     status: str | None = None,
+    without_vault_entry: int = 0,
 ) -> str:
     """Settle the row of an account's run and give its lease back.
 
@@ -51,6 +52,7 @@ def close_sync_job(
                 "done": counts.inserted + counts.skipped + counts.waiting + counts.failed + counts.ignored,
                 "listed": counts.listed,
                 "counts": Jsonb(asdict(counts)),
+                "without_vault_entry": without_vault_entry,
             },
         )
         _set_ids(conn, account, run_id)

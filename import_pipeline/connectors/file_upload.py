@@ -29,6 +29,8 @@ from import_pipeline.files import (
 from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
 from import_pipeline.transcripts import read_records, read_transcript
 
+_SUFFIXES = (".vtt", ".srt", ".txt", ".json", ".docx")
+_KNOWN = ", ".join(_SUFFIXES)
 _RECORD_FIELDS = {field.name for field in fields(ConnectorRecord)} - {"external_id", "source_app", "source_metadata"}
 
 
@@ -80,6 +82,8 @@ class FileUpload(Connector):
         path = uri_to_path(details["uri"])
         if details["problem"]:
             raise ItemError(f"The file {details['problem']}.")
+        if path.suffix.lower() not in _SUFFIXES:
+            raise ItemError(f"The file is of an unknown kind ({path.suffix or 'no suffix'}); {_KNOWN} are read.")
         try:
             data = read_file(path, details["sha256"])
         except OSError as error:

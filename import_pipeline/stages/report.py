@@ -94,7 +94,8 @@ def close_accounts(
         counts = sum((summary.counts for summary in own), Counts())
         listing = listing_of.get(account.id)
         problem = account.problem or (listing.problem if listing else "it was never listed")
-        status = close_sync_job(conn, account, run_id, counts, problem)
+        without_vault_entry = sum(summary.without_vault_entry for summary in own)
+        status = close_sync_job(conn, account, run_id, counts, problem, without_vault_entry=without_vault_entry)
         move_cursor(
             conn,
             account.id,
@@ -109,7 +110,7 @@ def close_accounts(
                 label=account.label,
                 status=status,
                 counts=counts,
-                without_vault_entry=sum(summary.without_vault_entry for summary in own),
+                without_vault_entry=without_vault_entry,
                 problem=problem,
             )
         )

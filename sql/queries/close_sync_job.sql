@@ -6,6 +6,8 @@ set status = %(status)s,
     skipped_count = %(skipped)s,
     progress_current = %(done)s,
     progress_total = %(listed)s,
-    metadata = metadata || jsonb_build_object('counts', %(counts)s::jsonb),
+    metadata = metadata || jsonb_build_object(
+        'counts', %(counts)s::jsonb, 'without_vault_entry', %(without_vault_entry)s::integer
+    ),
     updated_at = now()
 where id = %(id)s and user_id = %(user_id)s

@@ -1,0 +1,62 @@
+"""The commands that import: `upload` and `retry`."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import click
+
+from import_pipeline.cli.output import print_json, say
+from import_pipeline.cli.session import default_user, json_option, open_session, user_option
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@user_option
+@json_option
+def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
+    """Import transcripts from files and folders (recursive), each exactly once.
+
+    Formats: .vtt, .srt, .txt, .json and .docx as Zoom, Teams, Meet, Fathom, Otter and Whisper write them. A file that
+    is still being written is left alone, a renamed copy is not imported twice.
+    """
+    from import_pipeline.accounts import ensure_account
+    from import_pipeline.cli.running import run_import
+    from import_pipeline.connectors.base import get_connector
+    from import_pipeline.connectors.file_upload import FileUpload
+
+    connector = get_connector(FileUpload.source_app)
+    with open_session(user) as (database, conn, user_id):
+        ensure_account(conn, user_id, connector.source_app, user or default_user() if database.is_embedded else user)
+        options = {"paths": [str(path.absolute()) for path in paths]}
+        raise SystemExit(run_import(database, conn, connector, user_id, options, as_json=as_json))
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--id", "external_ids", multiple=True, metavar="EXTERNAL_ID", help="Only this item, whatever its state.")
+@user_option
+@json_option
+def retry(source: str | None, external_ids: tuple[str, ...], user: str | None, as_json: bool) -> None:
+    """Try again what failed, all of it or single items; also brings back an item that was deleted."""
+    from import_pipeline.cli.running import run_import
+    from import_pipeline.connectors.base import get_connector
+    from import_pipeline.ledger import request_retry
+    from import_pipeline.tenancy import acting_as
+
+    with open_session(user) as (database, conn, user_id):
+        with acting_as(conn, user_id):
+            due = request_retry(conn, user_id, source, list(external_ids) or None)
+        if not due:
+            say("There is nothing to retry." if not external_ids else "None of these items can be tried again.")
+            if as_json:
+                print_json(dict.fromkeys(("listed", "inserted", "skipped", "waiting", "failed", "ignored"), 0))
+            return
+        due.sort(key=lambda row: row["source_app"])
+        code = 0
+        for source_app, rows in groupby(due, key=lambda row: row["source_app"]):
+            connector = get_connector(source_app)
+            options = connector.options_for_retry([row["location"] for row in rows if row["location"]])
+            code = max(code, run_import(database, conn, connector, user_id, options, as_json=as_json))
+        raise SystemExit(code)

@@ -1,0 +1,202 @@
+"""The commands that only ask: `counts`, `status`, `failures`, `why`, `sources`. None of them loads Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from import_pipeline.cli.output import print_json, print_table, printable, say, show_time
+from import_pipeline.cli.session import json_option, open_session, user_option
+
+
+@click.command()
+@user_option
+@json_option
+def counts(user: str | None, as_json: bool) -> None:
+    """Say how many calls of each source are in the library."""
+    from import_pipeline.ledger import count_recordings
+    from import_pipeline.tenancy import acting_as
+
+    with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
+        found = count_recordings(conn, user_id)
+    if as_json:
+        print_json(found)
+    elif not found:
+        say("The library is empty. Begin with: import-pipeline upload PATH")
+    else:
+        print_table(["Source", "Recordings"], [*found.items(), ("all", sum(found.values()))])
+
+
+@click.command()
+@user_option
+@json_option
+def status(user: str | None, as_json: bool) -> None:
+    """Show each account: last run, what is imported, waiting, failed."""
+    from import_pipeline.ledger import summarise_accounts
+    from import_pipeline.tenancy import acting_as
+
+    with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
+        rows = summarise_accounts(conn, user_id)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        say("No source is in use yet. Begin with: import-pipeline upload PATH")
+        return
+    print_table(
+        ["Source", "Account", "Last complete run", "Imported", "Waiting", "Failed", "Ignored", "Last run", "Problem"],
+        [
+            (
+                row["source_app"],
+                row["account_email"],
+                show_time(row["last_sync_at"]),
+                row["imported"],
+                row["waiting"],
+                row["failed"],
+                row["ignored"],
+                _describe_last_run(row),
+                row["error_message"] or row["last_run_error"],
+            )
+            for row in rows
+        ],
+    )
+    if any(row["failed"] for row in rows):
+        say("`import-pipeline failures` lists what failed and why.")
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--limit", default=1000, show_default=True, help="At most so many.")
+@user_option
+@json_option
+def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:
+    """List the items that could not be imported, with the reason, newest first."""
+    from import_pipeline.ledger import list_failures
+    from import_pipeline.tenancy import acting_as
+
+    with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
+        rows = list_failures(conn, user_id, source, limit)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        say("Nothing failed.")
+    else:
+        print_table(
+            ["Source", "Item", "Why", "Class", "Attempts", "Last tried"],
+            [
+                (
+                    row["source_app"],
+                    row["location"] or row["title"] or row["external_id"],
+                    row["error_message"],
+                    row["error_class"],
+                    row["attempts"],
+                    row["updated_at"],
+                )
+                for row in rows
+            ],
+        )
+        say(f"{len(rows)} failed. `import-pipeline retry` tries them again, `import-pipeline why ITEM` tells more.")
+
+
+@click.command()
+@click.argument("item", metavar="EXTERNAL_ID_OR_PATH")
+@user_option
+@json_option
+def why(item: str, user: str | None, as_json: bool) -> None:
+    """Tell what became of one item, by its external id, its path or its link."""
+    from import_pipeline.ledger import explain_item, explain_recording
+    from import_pipeline.tenancy import acting_as
+
+    ids = [item, *_ids_of_file(item)]
+    with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
+        rows = explain_item(conn, user_id, ids)
+        recordings = [] if rows else explain_recording(conn, user_id, ids)
+    if as_json:
+        print_json(rows or recordings)
+    for row in () if as_json else rows:
+        click.echo(_explain(row))
+    for row in () if as_json else recordings:
+        click.echo(
+            f"{printable(row['title'])} ({row['source_app']}): in the library as recording {row['recording_id']} since "
+            f"{show_time(row['created_at'])}, but not imported by import_pipeline."
+        )
+    if not rows and not recordings:
+        say(f"No source of this user has ever listed {item!r}. Is it the right user, and has the source been imported?")
+        raise SystemExit(1)
+
+
+@click.command()
+@json_option
+def sources(as_json: bool) -> None:
+    """List the sources that can be imported from."""
+    from import_pipeline.connectors.base import discover_connectors
+
+    rows = [
+        {
+            "source": connector.source_app,
+            "title": connector.title,
+            "description": connector.description,
+            "credentials": list(connector.authenticates_by),
+            "documentation": connector.documentation_url,
+        }
+        for connector in discover_connectors().values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["Source", "What it imports", "Credentials", "Documentation"],
+        [
+            (row["source"], row["description"], ", ".join(row["credentials"]) or "none", row["documentation"])
+            for row in rows
+        ],
+    )
+
+
+def _describe_last_run(row: dict[str, Any]) -> str:
+    if row["last_run_status"] is None:
+        return "never"
+    progress = ""
+    if row["last_run_status"] == "processing":
+        progress = f", {row['progress_current'] or 0} of {row['progress_total'] or 0}"
+    return f"{row['last_run_status'].replace('_', ' ')}{progress}, {show_time(row['last_run_at'])}"
+
+
+def _ids_of_file(item: str) -> list[str]:
+    """Return under what a file may be known: its path and, if it can be read, its content."""
+    path = Path(item).absolute()
+    ids = [str(path), path.as_uri()]
+    try:
+        with path.open("rb") as file:
+            ids.append(hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError:
+        pass  # not a file, or gone by now; the path itself may still be known
+    return ids
+
+
+def _explain(row: dict[str, Any]) -> str:
+    name = printable(row["title"] or row["location"] or row["external_id"])
+    lines = [f"{name} ({row['source_app']}): {row['status']}"]
+    match row["status"]:
+        case "imported" if row["recording_id"] is None:
+            lines[0] += ", and later deleted in the library. `import-pipeline retry --id …` imports it again"
+        case "imported":
+            lines.append(f"recording      {row['recording_id']}, {printable(row['recording_title'] or '')}")
+        case "failed":
+            lines.append(f"reason         {printable(row['error_message'] or '')} [{row['error_class']}]")
+        case "waiting" | "ignored":
+            lines.append(f"reason         {printable(row['error_message'] or '')}")
+    if row["status"] == "imported" and row["error_message"]:
+        lines.append(f"still to do    {printable(row['error_message'])}")
+    lines += [
+        f"external id    {printable(row['external_id'])}",
+        f"where          {printable(row['location'] or 'unknown')}",
+        f"first listed   {show_time(row['first_seen_at'])}",
+        f"last changed   {show_time(row['updated_at'])}, after {row['attempts']} attempts, run {row['run_id']}",
+    ]
+    if row["retry_at"] is not None:
+        lines.append(f"next attempt   {show_time(row['retry_at'])} or later")
+    return "\n  ".join(lines)

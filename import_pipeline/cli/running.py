@@ -1,0 +1,202 @@
+"""Running an import from the command line: the Dagster job in this process, its progress, and its outcome.
+
+Progress and outcome are read from `sync_jobs`, where every other UI reads them too.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import dagster as dg
+import psycopg
+from psycopg.rows import dict_row
+
+from import_pipeline.cli.output import complain, print_json, print_table, say
+from import_pipeline.connectors.base import Connector
+from import_pipeline.database import Database
+from import_pipeline.errors import DatabaseUnavailableError, SourceUnavailableError
+from import_pipeline.instance import prepare_instance
+from import_pipeline.jobs import build_import_job
+from import_pipeline.ledger import list_failures
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import JsonObject
+from import_pipeline.sql import query
+from import_pipeline.staging import StreamIOManager
+from import_pipeline.sync_jobs import settle_broken_run
+from import_pipeline.tenancy import acting_as
+
+KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
+_LOOK_SECONDS = 0.25
+_LINE_SECONDS = 5.0
+_SHOWN_FAILURES = 10
+_INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+_UNREACHABLE = (
+    DatabaseUnavailableError.__name__,
+    SourceUnavailableError.__name__,
+    *("OperationalError", "AdminShutdown", "CannotConnectNow", "ConnectionTimeout", "PoolTimeout"),
+)
+
+
+def run_import(
+    database: Database,
+    conn: psycopg.Connection[Any],
+    connector: Connector,
+    user_id: UUID,
+    options: JsonObject,
+    *,
+    as_json: bool,
+) -> int:
+    """Run the job of a connector for one user and tell what it did.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        KeyboardInterrupt: The person interrupted it; its rows are settled as cancelled.
+    """
+    prepare_instance(database)
+    run_id = str(uuid4())
+    staging = StreamIOManager()
+    job = build_import_job(connector, postgres=PostgresResource(), io_manager=staging)
+    config = {
+        "ops": {"connect": {"config": {"users": [str(user_id)], "options": options}}},
+        # The same events are in the instance; here they would drown the progress.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    with dg.DagsterInstance.get() as instance, _progress(database, user_id, run_id):
+        try:
+            result = job.execute_in_process(config, instance=instance, run_id=run_id, raise_on_error=False)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            _settle_interrupted(conn, staging, run_id)
+            raise KeyboardInterrupt from None
+    causes = [cause for event in result.all_events if event.is_step_failure for cause in _causes(event)]
+    if any(name in _INTERRUPTIONS for name, _ in causes):
+        _settle_interrupted(conn, staging, run_id)
+        raise KeyboardInterrupt
+    return _tell(conn, user_id, run_id, result.success, causes, as_json=as_json)
+
+
+def _tell(
+    conn: psycopg.Connection[Any],
+    user_id: UUID,
+    run_id: str,
+    success: bool,
+    causes: list[tuple[str, str]],
+    *,
+    as_json: bool,
+) -> int:
+    row = find_run(conn, user_id, run_id) or {}
+    counts = {kind: (row.get("counts") or {}).get(kind, 0) for kind in KINDS}
+    unreachable = not success and any(name in _UNREACHABLE for name, _ in causes)
+    status = row.get("status") or "failed"
+    if as_json:
+        print_json(counts | {"status": status, "error": row.get("error"), "run_id": run_id})
+    else:
+        _tell_person(conn, user_id, run_id, row, counts)
+    if success:
+        return 0
+    if status != "completed_with_errors" and not as_json:
+        complain(row.get("error") or (causes[-1][1] if causes else "The run failed; Dagster's log says why."))
+    return 3 if unreachable else 1
+
+
+def _tell_person(
+    conn: psycopg.Connection[Any], user_id: UUID, run_id: str, row: dict[str, Any], counts: dict[str, int]
+) -> None:
+    headings = [kind for kind in KINDS if kind != "ignored" or counts[kind]]
+    print_table(
+        ["Source", *(kind.capitalize() for kind in headings)],
+        [(row.get("source_app", ""), *(counts[kind] for kind in headings))],
+    )
+    if counts["listed"] and counts["skipped"] == counts["listed"]:
+        say("Everything is already there.")
+    elif not counts["listed"]:
+        say("Nothing was found to import.")
+    if counts["ignored"]:
+        say(f"{counts['ignored']} ignored: deleted in the library before. `import-pipeline why PATH` tells more.")
+    if counts["waiting"]:
+        say(f"{counts['waiting']} waiting: not complete yet. The same command imports them once they are.")
+    if row.get("without_vault_entry"):
+        say(f"{row['without_vault_entry']} recordings have no vault entry yet; the next run tries again.")
+    if counts["failed"]:
+        with acting_as(conn, user_id):
+            failed = [each for each in list_failures(conn, user_id) if each["run_id"] == run_id]
+        for each in failed[:_SHOWN_FAILURES]:
+            say(f"  {each['location'] or each['title'] or each['external_id']}: {each['error_message']}")
+        more = counts["failed"] - len(failed[:_SHOWN_FAILURES])
+        if more > 0:
+            say(f"  … and {more} more; `import-pipeline failures` lists them all.")
+
+
+def find_run(conn: psycopg.Connection[Any], user_id: UUID, run_id: str) -> dict[str, Any] | None:
+    """Return the `sync_jobs` row of a user's run, or None before it is opened."""
+    with acting_as(conn, user_id), conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query("find_run"), {"user_id": user_id, "run_id": run_id}).fetchone()
+
+
+def _settle_interrupted(conn: psycopg.Connection[Any], staging: StreamIOManager, run_id: str) -> None:
+    accounts = staging.read_accounts(run_id)
+    if accounts:
+        settle_broken_run(conn, accounts, run_id, cancelled=True)
+
+
+def _causes(event: Any) -> Iterator[tuple[str, str]]:
+    """Yield class and first line of a step's error and of what caused it, outermost first."""
+    error = event.event_specific_data.error
+    while error is not None:
+        lines = error.message.strip().splitlines() or [""]
+        yield error.cls_name or "", lines[0].partition(": ")[2] or lines[0]
+        error = error.cause
+
+
+@contextmanager
+def _progress(database: Database, user_id: UUID, run_id: str) -> Iterator[None]:
+    """Show how far the run is while it works: a bar on a terminal, a line now and then elsewhere."""
+    over = threading.Event()
+    watch = _watch_with_bar if sys.stderr.isatty() else _watch_with_lines
+    watcher = threading.Thread(target=watch, args=(database, user_id, run_id, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(timeout=5)
+
+
+def _look(database: Database, user_id: UUID, run_id: str, over: threading.Event) -> Iterator[tuple[int, int]]:
+    try:
+        with database.connect() as conn:
+            while not over.wait(_LOOK_SECONDS):
+                row = find_run(conn, user_id, run_id)
+                if row is not None:
+                    yield row["progress_current"] or 0, row["progress_total"] or 0
+            row = find_run(conn, user_id, run_id)
+            if row is not None:
+                yield row["progress_current"] or 0, row["progress_total"] or 0
+    except (psycopg.Error, DatabaseUnavailableError):
+        return  # the run itself will say what is wrong with the database
+
+
+def _watch_with_bar(database: Database, user_id: UUID, run_id: str, over: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("Importing", total=None)
+        for current, total in _look(database, user_id, run_id, over):
+            progress.update(task, completed=current, total=total or None)
+
+
+def _watch_with_lines(database: Database, user_id: UUID, run_id: str, over: threading.Event) -> None:
+    said_at = time.monotonic()
+    for current, total in _look(database, user_id, run_id, over):
+        if time.monotonic() - said_at >= _LINE_SECONDS:
+            said_at = time.monotonic()
+            say(f"{current} of {total} done")
