@@ -1,0 +1,195 @@
+"""What is decided only when a whole file has been read: speakers, order, repeated captions, and how turns are merged.
+
+Everything works on the flat arrays of `Turns` and mostly on encoded text, because it touches every cue.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from import_pipeline.errors import TranscriptError
+from import_pipeline.transcripts.speakers import accepted, is_guess, name_of
+from import_pipeline.transcripts.turns import UNKNOWN, Turn, Turns, collect
+
+GAP_MS = 1_500
+"""Cues of one speaker that are closer than this are one turn."""
+
+READABLE = 600
+"""From this many bytes on, a turn ends with the sentence ..."""
+
+LONGEST = 1_200
+"""... and with the cue at this many, so that there is a time every minute or so."""
+
+_SENTENCE_ENDS = (b".", b"?", b"!", "…".encode(), "。".encode(), "？".encode(), "！".encode(), b'"', "؟".encode())
+_COMPARED_WORDS = 120
+
+
+def settle(raw: Turns, notes: dict[str, Any], *, cues: bool) -> Turns:
+    """Turn what a reader collected into the turns of a transcript.
+
+    Args:
+        raw: The turns in the order of the file, speakers possibly guessed.
+        notes: Told what was repaired.
+        cues: Whether the turns are cues of a subtitle: a cue without a name continues the speaker before it, and
+            captions may repeat each other. Otherwise they are paragraphs, and a wrong guess continues its paragraph.
+    """
+    turns = resolve_speakers(raw, cues=cues)
+    if cues and len(turns.names) == 1:
+        turns = _deroll(turns, notes)
+    turns = in_order(turns, notes)
+    turns = merge(turns)
+    if not raw.spoken or not len(turns):
+        raise TranscriptError("holds no spoken text")
+    if raw.damaged:
+        notes["replaced_characters"] = notes.get("replaced_characters", 0) + raw.damaged
+    return turns
+
+
+def resolve_speakers(raw: Turns, *, cues: bool) -> Turns:
+    """Believe the guessed speakers or glue them back to what was said."""
+    names = raw.names
+    guessed = [is_guess(name) for name in names]
+    if not any(guessed):
+        return raw
+    counts = Counter(raw.speakers)
+    guesses = {name: counts[number] for number, name in enumerate(names) if name and guessed[number]}
+    known = {name for number, name in enumerate(names) if name and not guessed[number] and counts[number]}
+    believed = accepted(guesses, len(raw), known)
+    turns = Turns()
+    final = array("I")
+    glue: list[bytes] = []
+    for number, name in enumerate(names):
+        wrong = guessed[number] and name not in believed
+        final.append(0 if wrong or name is None else turns.speaker_number(name_of(name) if guessed[number] else name))
+        glue.append(name.encode() if wrong and name else b"")
+    carried = 0
+    with memoryview(raw.blob) as blob:
+        for index, number in enumerate(raw.speakers):
+            text = blob[raw.offsets[index] : raw.offsets[index + 1]]
+            start = raw.starts[index]
+            speaker = final[number]
+            if cues:
+                carried = speaker = speaker or carried
+            elif glue[number] and start == UNKNOWN and len(turns):
+                turns.blob += b"\n" + glue[number] + text
+                turns.offsets[-1] = len(turns.blob)
+                continue
+            turns.add_encoded(speaker, glue[number] + text if glue[number] else text, start, raw.ends[index])
+    return turns
+
+
+def in_order(turns: Turns, notes: dict[str, Any]) -> Turns:
+    """Sort by start, keeping the order of what starts together; a turn without a time stays behind its neighbour."""
+    latest = late = 0
+    keys = array("I")
+    for start in turns.starts:
+        if start == UNKNOWN:
+            start = keys[-1] if keys else 0
+        elif start < latest:
+            late += 1
+        else:
+            latest = start
+        keys.append(start)
+    if not late:
+        return turns
+    notes["reordered_turns"] = late
+    ordered = Turns()
+    ordered.names = turns.names
+    with memoryview(turns.blob) as blob:
+        for index in sorted(range(len(turns)), key=keys.__getitem__):
+            text = blob[turns.offsets[index] : turns.offsets[index + 1]]
+            ordered.add_encoded(turns.speakers[index], text, turns.starts[index], turns.ends[index])
+    return ordered
+
+
+def merge(turns: Turns) -> Turns:
+    """Put consecutive cues of one speaker together, up to a readable length; merging twice changes nothing.
+
+    Only turns whose end is known are cues. Paragraphs of a pasted text stay as their author divided them.
+    """
+    merged = Turns()
+    merged.names = turns.names
+    merged.spoken = turns.spoken
+    speakers, starts, ends, offsets = turns.speakers, turns.starts, turns.ends, turns.offsets
+    open_speaker, open_end, open_start, size, sentence_over = -1, UNKNOWN, 0, 0, True
+    with memoryview(turns.blob) as blob:
+        for index, speaker in enumerate(speakers):
+            text = bytes(blob[offsets[index] : offsets[index + 1]]).strip()
+            if not text:
+                continue
+            start, end = starts[index], ends[index]
+            if (
+                speaker == open_speaker
+                and open_end != UNKNOWN
+                and end != UNKNOWN
+                and open_start <= start < open_end + GAP_MS
+                and size + len(text) < LONGEST
+                and not (size >= READABLE and sentence_over)
+            ):
+                merged.blob += b" " + text
+                merged.offsets[-1] = len(merged.blob)
+                size += 1 + len(text)
+                if end > open_end:
+                    merged.ends[-1] = open_end = end
+            else:
+                merged.add_encoded(speaker, text, start, end)
+                open_speaker, open_start, open_end, size = speaker, start, end, len(text)
+            sentence_over = text.endswith(_SENTENCE_ENDS)
+    return merged
+
+
+def deroll(turns: Iterable[Turn]) -> list[Turn]:
+    """Take out what rolling captions repeat.
+
+    YouTube's automatic captions show two lines: the one before, and the one being spoken. Read cue by cue, everything
+    is there twice or three times. What a cue repeats from the end of the cue before it is dropped, but only if the
+    whole sequence rolls: people do say "yes" twice.
+
+    Args:
+        turns: Captions in order, as read from the source (not merged).
+
+    Returns:
+        The same captions without repetition, or all of them unchanged.
+    """
+    return list(_deroll(collect(turns), {}))
+
+
+def _deroll(turns: Turns, notes: dict[str, Any]) -> Turns:
+    words_before: list[bytes] = []
+    overlaps = array("I")
+    rolling = pairs = 0
+    for index in range(len(turns)):
+        words = bytes(turns.blob[turns.offsets[index] : turns.offsets[index + 1]]).split()
+        overlap = _overlap(words_before, words)
+        if index and turns.speakers[index] == turns.speakers[index - 1]:
+            pairs += 1
+            rolling += 0 < overlap < len(words)
+        else:
+            overlap = 0
+        overlaps.append(overlap)
+        words_before = words[-_COMPARED_WORDS:]
+    if rolling < 2 or rolling < 0.3 * pairs:
+        return turns
+    fresh = Turns()
+    fresh.names = turns.names
+    fresh.spoken = turns.spoken
+    for index, overlap in enumerate(overlaps):
+        text = bytes(turns.blob[turns.offsets[index] : turns.offsets[index + 1]])
+        rest = b" ".join(text.split()[overlap:]) if overlap else text
+        if rest:
+            fresh.add_encoded(turns.speakers[index], rest, turns.starts[index], turns.ends[index])
+    notes["repeated_captions"] = sum(1 for overlap in overlaps if overlap)
+    return fresh
+
+
+def _overlap(before: list[bytes], words: list[bytes]) -> int:
+    """How many words at the beginning of a cue are the last words of the cue before."""
+    if not before or not words or words[0] not in before:
+        return 0
+    for size in range(min(len(before), len(words), _COMPARED_WORDS), 0, -1):
+        if before[-size] == words[0] and before[-size:] == words[:size]:
+            return size
+    return 0

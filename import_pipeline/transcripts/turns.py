@@ -1,0 +1,266 @@
+"""What every format is read into: who said what, when; and the one text that is stored.
+
+A file of 50 MB can hold a million cues. As objects they would take ten times the size of the file, so `Turns` keeps
+them in five flat arrays and makes a `Turn` only when one is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, overload
+
+from import_pipeline.errors import TranscriptError
+from import_pipeline.transcripts.text import clean_text
+
+MAX_TURNS = 2_000_000
+"""More than two days of one word each 100 ms: nothing that people said."""
+
+MAX_SPEAKERS = 20_000
+
+UNKNOWN = 0xFFFF_FFFF
+"""The time of a turn without one, in the arrays."""
+
+LATEST = 1_000 * 3_600_000
+"""Times are milliseconds; from 1,000 hours on they are taken for damaged and dropped."""
+
+_SPOKEN = re.compile(r"[^\W_]")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one person said in one go.
+
+    Attributes:
+        speaker: The name as the source gives it; None if nobody is named.
+        text: What was said, without markup.
+        start_seconds: Seconds since the beginning of the recording; None if the source has no times.
+        end_seconds: The same for the end; None if the source does not say.
+    """
+
+    speaker: str | None
+    text: str
+    start_seconds: float | None
+    end_seconds: float | None = None
+
+
+class Turns(Sequence[Turn]):
+    """A sequence of turns that takes 16 bytes each beyond their text."""
+
+    __slots__ = ("_ids", "blob", "damaged", "ends", "names", "offsets", "speakers", "spoken", "starts")
+
+    def __init__(self) -> None:
+        self.names: list[str | None] = [None]
+        """The speakers in order of appearance; a name that is only guessed ends with its separator, as in `Ann: `."""
+        self._ids: dict[str | None, int] = {None: 0}
+        self.speakers = array("I")
+        self.starts = array("I")
+        self.ends = array("I")
+        self.offsets = array("Q", [0])
+        self.blob = bytearray()
+        self.spoken = False
+        self.damaged = 0
+
+    def add(self, speaker: str | None, text: str, start: int | None = None, end: int | None = None) -> None:
+        """Append a turn.
+
+        Args:
+            speaker: The speaker's name; None if unknown.
+            text: What was said.
+            start: Milliseconds.
+            end: Milliseconds.
+        """
+        if not self.spoken and _SPOKEN.search(text):
+            self.spoken = True
+        if "\0" in text:
+            text, count = clean_text(text)
+            self.damaged += count
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError:
+            text, count = clean_text(text)
+            self.damaged += count
+            encoded = text.encode()
+        number = self._ids.get(speaker)
+        if number is None:
+            number = self._new_speaker(speaker)
+            if number == 0:  # too many names to be names
+                encoded = f"{clean_text(speaker or '')[0]}".encode() + encoded
+        self.add_encoded(number, encoded, UNKNOWN if start is None else start, UNKNOWN if end is None else end)
+
+    def add_encoded(self, number: int, text: bytes | bytearray | memoryview, start: int, end: int) -> None:
+        """Append a turn whose speaker has a number already and whose text is clean UTF-8."""
+        if len(self.speakers) >= MAX_TURNS:
+            raise TranscriptError(f"holds more than {MAX_TURNS:,} turns, which no call has")
+        self.speakers.append(number)
+        self.starts.append(start)
+        self.ends.append(end)
+        self.blob += text
+        self.offsets.append(len(self.blob))
+
+    def extend_last(self, text: str, end: int | None) -> None:
+        """Continue the last turn."""
+        clean, count = clean_text(text)
+        self.damaged += count
+        self.blob += b" " + clean.encode()
+        self.offsets[-1] = len(self.blob)
+        self.ends[-1] = UNKNOWN if end is None else max(end, self.starts[-1])
+
+    def speaker_number(self, speaker: str | None) -> int:
+        """The number of a speaker, for `add_encoded`."""
+        number = self._ids.get(speaker)
+        return self._new_speaker(speaker) if number is None else number
+
+    def _new_speaker(self, speaker: str | None) -> int:
+        if speaker is None:
+            return 0
+        clean, count = clean_text(speaker)
+        if count:
+            self.damaged += count
+        number = self._ids.get(clean)
+        if number is None:
+            if len(self.names) >= MAX_SPEAKERS:
+                if speaker[-1:] == " ":
+                    return 0
+                raise TranscriptError(f"names more than {MAX_SPEAKERS:,} speakers")
+            number = len(self.names)
+            self.names.append(clean)
+            self._ids[clean] = number
+        if count and len(self._ids) < 2 * MAX_SPEAKERS:
+            self._ids[speaker] = number
+        return number
+
+    def text_of(self, index: int) -> str:
+        """The text of one turn."""
+        return self.blob[self.offsets[index] : self.offsets[index + 1]].decode()
+
+    def last_ms(self) -> int | None:
+        """The latest time that occurs, in milliseconds."""
+        latest = max((time for times in (self.starts, self.ends) for time in times if time != UNKNOWN), default=None)
+        return latest
+
+    def __len__(self) -> int:
+        return len(self.speakers)
+
+    def _turn(self, index: int) -> Turn:
+        start, end = self.starts[index], self.ends[index]
+        return Turn(
+            self.names[self.speakers[index]],
+            self.text_of(index),
+            None if start == UNKNOWN else start / 1000,
+            None if end == UNKNOWN else end / 1000,
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> Turn: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Turn]: ...
+    def __getitem__(self, index: int | slice) -> Turn | list[Turn]:
+        if isinstance(index, slice):
+            return [self._turn(number) for number in range(*index.indices(len(self)))]
+        return self._turn(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Turn]:
+        return map(self._turn, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # it can grow
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} turns>"  # never the content: this may end up in a log
+
+
+def collect(turns: Iterable[Turn]) -> Turns:
+    """Turns of any kind as `Turns`; unchanged if they are."""
+    if isinstance(turns, Turns):
+        return turns
+    compact = Turns()
+    for turn in turns:
+        compact.add(
+            (turn.speaker or "").strip() or None,
+            turn.text.strip(),
+            milliseconds(turn.start_seconds),
+            milliseconds(turn.end_seconds),
+        )
+    return compact
+
+
+def fill_ends(turns: Turns) -> None:
+    """A missing end is the next start: who gives only starts begins a segment where the one before ends."""
+    for index in range(len(turns) - 1):
+        start, following = turns.starts[index], turns.starts[index + 1]
+        if turns.ends[index] == UNKNOWN and start != UNKNOWN and following != UNKNOWN:
+            turns.ends[index] = max(start, following)
+    if len(turns) and turns.ends[-1] == UNKNOWN:
+        turns.ends[-1] = turns.starts[-1]
+
+
+def milliseconds(seconds: object) -> int | None:
+    """A number of seconds from anywhere as milliseconds; None for what is no time of a recording."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    if not 0 <= seconds < LATEST // 1000:  # false for NaN, too
+        return 0 if -3600 < seconds < 0 else None
+    return round(seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A transcript that was read.
+
+    Attributes:
+        turns: The turns in order of time; at least one.
+        format: The dialect, such as `vtt-zoom` or `otter`.
+        title: The title that the content names; never the file name.
+        started_at: When the call began, aware; None unless the content gives date, time and zone.
+        started_at_local: The same if the content gives no zone: naive, and not to be stored as it is.
+        duration_seconds: The length that the content states, or else the time of the last turn.
+        notes: What was odd, as JSON: skipped or repaired cues, the encoding, the precision of times, action items.
+    """
+
+    turns: Sequence[Turn]
+    format: str
+    title: str | None = None
+    started_at: datetime | None = None
+    started_at_local: datetime | None = None
+    duration_seconds: int | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """The text that is stored: see `render`."""
+        return render(self.turns)
+
+
+def render(turns: Iterable[Turn]) -> str:
+    """The one text that every source is stored as.
+
+    Args:
+        turns: Turns in order. Consecutive short ones of one speaker are put together, if their ends are known.
+
+    Returns:
+        ``[HH:MM:SS] Speaker: text`` for each turn, separated by blank lines; without time or speaker that part is
+        left out. Hours may have three digits.
+    """
+    from import_pipeline.transcripts.settling import merge
+
+    merged = merge(collect(turns))
+    names = [f"{name}: ".encode() if name else b"" for name in merged.names]
+    text = bytearray()  # one buffer and one decoding: a list of strings would double the memory
+    blob, offsets = memoryview(merged.blob), merged.offsets
+    for index, (speaker, start) in enumerate(zip(merged.speakers, merged.starts, strict=True)):
+        if index:
+            text += b"\n\n"
+        if start != UNKNOWN:
+            minutes, seconds = divmod(start // 1000, 60)
+            text += b"[%02d:%02d:%02d] " % (minutes // 60, minutes % 60, seconds)
+        text += names[speaker]
+        text += blob[offsets[index] : offsets[index + 1]]
+    blob.release()
+    return text.decode()
