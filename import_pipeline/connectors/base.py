@@ -142,7 +142,7 @@ def check_declaration(connector_class: type[Connector]) -> None:
     for name in ("source_app", "title", "description", "documentation_url"):
         if not isinstance(getattr(connector_class, name, None), str):
             raise ConfigurationError(f"{where} does not declare {name!r}.")
-    missing = getattr(connector_class, "__abstractmethods__", frozenset())
+    missing: frozenset[str] = getattr(connector_class, "__abstractmethods__", frozenset())
     if missing:
         raise ConfigurationError(f"{where} does not define {', '.join(sorted(missing))}.")
     if not connector_class.source_app.replace("-", "").isalnum() or not connector_class.source_app.islower():

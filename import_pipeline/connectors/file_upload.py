@@ -95,7 +95,10 @@ class FileUpload(Connector):
         records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
         if records is not None:
             return _own_record(item, records[details["position"] or 0], path, modified_at, metadata)
-        transcript = read_transcript(data, name=path.name)
+        try:
+            transcript = read_transcript(data, name=path.name)
+        except TranscriptError as error:
+            raise TranscriptError(f"The file {error}.") from error
         started_at, source = (modified_at, "file modification time")
         if transcript.started_at is not None:
             started_at, source = transcript.started_at, "content"

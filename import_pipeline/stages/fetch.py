@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import ImportPipelineError, InvalidRecordError
+from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError
 from import_pipeline.normalise import normalise_item
 from import_pipeline.partitions import plan_windows
 from import_pipeline.postgres import PostgresResource
@@ -49,7 +49,9 @@ def fetch(
         if account.problem:
             listings.append(Listing(account.id, 0, complete=False, problem=account.problem, error_class="transient"))
             continue
-        listed, problem, error_class = 0, None, None
+        listed = 0
+        problem: str | None = None
+        error_class: ErrorClass | None = None
         items = hold(context, postgres, account, list_items(connector, account, partition))
         while True:
             batch: list[ListedItem] = []

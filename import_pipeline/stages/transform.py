@@ -114,12 +114,12 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
 
 def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> datetime:
     """Return when a failed item is tried again: after a pause that doubles with every attempt."""
-    return now + min(_FIRST_PAUSE[error_class] * 2 ** min(attempts, 16), _LONGEST_PAUSE)
+    return now + min(_FIRST_PAUSE[error_class] * (1 << min(attempts, 16)), _LONGEST_PAUSE)
 
 
 def next_look_at(now: datetime, attempts: int) -> datetime:
     """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
-    return now + min(_WAITING_PAUSE * 2 ** min(attempts, 16), _LONGEST_WAITING_PAUSE)
+    return now + min(_WAITING_PAUSE * (1 << min(attempts, 16)), _LONGEST_WAITING_PAUSE)
 
 
 def describe_bug(error: BaseException) -> str:
