@@ -7,10 +7,8 @@ marked as a server for tests. Nothing here skips: a server that cannot be had is
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -42,8 +40,8 @@ def server_url() -> Iterator[str]:
         return
     from import_pipeline.embedded import open_server
 
-    # Not pytest's own folder: as root it is closed to the account that the server runs as, and its path is long.
-    with tempfile.TemporaryDirectory(prefix="import-pipeline-test-") as home, open_server(Path(home)) as server:
+    with servers.scratch_folder() as home, open_server(home) as server:
+        servers.forget_durability(server.url())
         yield server.url()
 
 
