@@ -135,6 +135,7 @@ class ListedItem:
         provisional_id: Key in the ledger while the item has not been imported, for sources whose external id is
             derived from content: two broken files with the same content are two failures. None means `external_id`.
         details: Whatever the connector needs to turn it into a record; JSON.
+        size_bytes: Length of its transcript, if the listing tells; batches are bounded by it.
     """
 
     external_id: str
@@ -143,6 +144,7 @@ class ListedItem:
     location: str | None = None
     provisional_id: str | None = None
     details: JsonObject = field(default_factory=dict)
+    size_bytes: int = 0
     kind: Literal["listed"] = "listed"
 
     @property

@@ -146,6 +146,7 @@ def _item(file: FoundFile, external_id: str | None, position: int | None = None)
             "waiting": file.waiting,
             "problem": file.problem,
         },
+        size_bytes=file.size_bytes if position is None else 0,
     )
 
 

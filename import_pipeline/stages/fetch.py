@@ -5,24 +5,26 @@ the report; what was listed before that is worked on all the same.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import islice
+from itertools import count
 from typing import Any
 
 import dagster as dg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError
-from import_pipeline.normalise import normalise_item
+from import_pipeline.ledger import ledger_key
+from import_pipeline.normalise import normalise_item, parse_external_id
 from import_pipeline.partitions import plan_windows
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
 from import_pipeline.sql import query
 from import_pipeline.stages.run import ListedItems, hold
-from import_pipeline.stages.transform import describe_bug
+from import_pipeline.stages.transform import INVALID, describe_bug
 from import_pipeline.tenancy import acting_as
 
 BATCH_SIZE = 200
+BATCH_BYTES = 64_000_000
+"""Large items come in smaller batches: a batch is what a crash costs, and what is staged at a time."""
 
 
 @dg.op(
@@ -49,22 +51,25 @@ def fetch(
         if account.problem:
             listings.append(Listing(account.id, 0, complete=False, problem=account.problem, error_class="transient"))
             continue
-        listed = 0
+        listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
         items = hold(context, postgres, account, list_items(connector, account, partition))
-        while True:
+        for number in count():
             batch: list[ListedItem] = []
             try:
                 # A listing that breaks off in the middle of a batch has still listed what came before.
-                for item in islice(items, BATCH_SIZE):
+                for item in items:
                     batch.append(item)
+                    if len(batch) == BATCH_SIZE or sum(each.size_bytes for each in batch) >= BATCH_BYTES:
+                        break
+                else:
+                    is_complete = True
             except ImportPipelineError as error:
                 problem, error_class = str(error), "transient"
             except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
                 problem, error_class = describe_bug(error), "bug"
             if batch:
-                number = listed // BATCH_SIZE
                 listed += len(batch)
                 _extend(postgres, account, len(batch))
                 # An iterator lets go of its list when it is used up: a long history is not kept in memory.
@@ -73,11 +78,11 @@ def fetch(
                     mapping_key=f"{position}_{number:05d}",
                     output_name="batches",
                 )
-            if problem or len(batch) < BATCH_SIZE:
+            if problem or is_complete:
                 break
         if problem:
             context.log.error(f"The listing of {account.label} broke off after {listed} items: {problem}")
-        listings.append(Listing(account.id, listed, problem is None, problem, error_class))
+        listings.append(Listing(account.id, listed, is_complete, problem, error_class))
     yield dg.Output(listings, "listings")
 
 
@@ -86,10 +91,11 @@ def list_items(connector: Connector, account: Account, partition: Window | None 
     for window in plan_windows(connector, account, partition):
         for item in connector.list_items(account, window):
             try:
+                parse_external_id(item.external_id)
                 yield normalise_item(item)
             except InvalidRecordError as error:
-                # What cannot even be staged goes on without its details, to fail as one item.
-                yield replace(item, title=None, location=None, started_at=None, details={"invalid": str(error)})
+                # What cannot even be staged goes on as little as the ledger needs, to fail as one item.
+                yield ListedItem(ledger_key(item.external_id), details={INVALID: str(error)})
 
 
 def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:

@@ -22,10 +22,13 @@ from import_pipeline.errors import (
     NotReadyError,
     SourceUnavailableError,
 )
-from import_pipeline.normalise import normalise_record, parse_external_id
+from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold
+
+INVALID = "invalid"
+"""Key in an item's details under which `fetch` says why it cannot become a record."""
 
 _FIRST_PAUSE: dict[ErrorClass, timedelta] = {
     "rate": timedelta(minutes=15),
@@ -89,9 +92,8 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
     """
     item = new.item
     try:
-        parse_external_id(item.external_id)
-        if "invalid" in item.details:
-            raise ItemError(item.details["invalid"])
+        if INVALID in item.details:
+            raise ItemError(item.details[INVALID])
         record = normalise_record(connector.fetch_record(account, item))
     except NotReadyError as error:
         deadline = (item.started_at or new.first_seen_at or now) + connector.transcript_deadline
