@@ -128,7 +128,7 @@ def count_run(conn: _Connection, account: Account, run_id: str) -> Counts:
             query("count_run_items"),
             {"user_id": account.user_id, "source_app": account.source_app, "run_id": run_id},
         )
-        found = dict(cursor.fetchall())
+        found: dict[str, int] = dict(cursor.fetchall())
     return Counts(
         inserted=found.get("imported", 0),
         waiting=found.get("waiting", 0),

@@ -81,7 +81,7 @@ class StreamIOManager(dg.ConfigurableIOManager):
     def read_accounts(self, run_id: str) -> list[Account] | None:
         """Return the accounts that `connect` opened in a run, or None if it did not come so far."""
         path = self._path((run_id, "connect", "result"))
-        return read_output(path) if path.exists() else None  # type: ignore[no-any-return]
+        return read_output(path) if path.exists() else None
 
     def _path(self, identifier: Iterable[str]) -> UPath:
         *folders, name = [_file_name(part) for part in identifier]
@@ -158,7 +158,7 @@ def _make_private_folder(folder: UPath) -> None:
 
 def _open_private(path: UPath) -> IO[bytes]:
     if not _is_local(path):
-        return path.open("wb")  # type: ignore[no-any-return]
+        return path.open("wb")
     return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
@@ -167,7 +167,7 @@ def _remove_tree(folder: UPath) -> None:
         shutil.rmtree(str(folder), ignore_errors=True)
         return
     with suppress(FileNotFoundError):
-        folder.rmdir(recursive=True)  # type: ignore[call-arg]
+        folder.rmdir(recursive=True)
 
 
 def _is_local(path: UPath) -> bool:
