@@ -1,0 +1,568 @@
+"""What the schema promises, whoever asks: keys, constraints, shapes, and what every object of ours has in common."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import tenants
+from psycopg import errors
+from tenants import User
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def ana(conn: Connection) -> User:
+    return tenants.make_user(conn)
+
+
+@pytest.fixture
+def ben(conn: Connection) -> User:
+    return tenants.make_user(conn, "ben@example.com")
+
+
+def add_recording(
+    conn: Connection, owner: User, external_id: str | None, *, source_app: str | None = "zoom", title: str = "Call"
+) -> UUID:
+    metadata = {} if external_id is None else {"external_id": external_id}
+    row = conn.execute(
+        "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
+        " values (%s, %s, %s, %s, %s) returning id",
+        [owner.bank_id, owner.id, title, source_app, json.dumps(metadata)],
+    ).fetchone()
+    assert row is not None
+    return UUID(str(row[0]))
+
+
+def add_source(conn: Connection, owner: User, source_app: str = "zoom", *, is_active: bool = True) -> UUID:
+    row = conn.execute(
+        "insert into public.import_sources (user_id, source_app, is_active, account_email) values (%s, %s, %s, %s)"
+        " returning id",
+        [owner.id, source_app, is_active, owner.email],
+    ).fetchone()
+    assert row is not None
+    return UUID(str(row[0]))
+
+
+def add_item(conn: Connection, owner: User, external_id: str, status: str = "imported", **columns: object) -> None:
+    names = ["user_id", "source_app", "external_id", "status", *columns]
+    conn.execute(
+        f"insert into public.import_items ({', '.join(names)}) values ({', '.join(['%s'] * len(names))})",
+        [owner.id, "zoom", external_id, status, *columns.values()],
+    )
+
+
+# -- Exactly once -----------------------------------------------------------------------------------------------------
+
+
+def test_one_user_has_one_call_of_one_source_once(conn: Connection, ana: User) -> None:
+    first = add_recording(conn, ana, "call-1")
+    with pytest.raises(errors.UniqueViolation, match="recordings_import_key"), conn.transaction():
+        add_recording(conn, ana, "call-1", title="Another title")
+    assert conn.execute("select id, title from public.recordings").fetchall() == [(first, "Call")]
+
+
+def test_the_key_conflicts_in_another_bank_of_the_same_user_too(conn: Connection, ana: User, ben: User) -> None:
+    add_recording(conn, ana, "call-1")
+    with pytest.raises(errors.UniqueViolation, match="recordings_import_key"):
+        conn.execute("insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
+                     " select %s, owner_user_id, title, source_app, source_metadata from public.recordings",
+                     [ben.bank_id])  # fmt: skip
+
+
+def test_the_same_id_of_another_user_or_source_is_another_call(conn: Connection, ana: User, ben: User) -> None:
+    for owner, source_app in ((ana, "zoom"), (ben, "zoom"), (ana, "fathom")):
+        add_recording(conn, owner, "123456789", source_app=source_app)
+    assert conn.execute("select count(*) from public.recordings").fetchone() == (3,)
+
+
+@pytest.mark.parametrize(("external_id", "source_app"), [(None, "zoom"), ("call-1", None), (None, None)])
+def test_rows_that_no_import_made_never_conflict(
+    conn: Connection, ana: User, external_id: str | None, source_app: str | None
+) -> None:
+    ids = {add_recording(conn, ana, external_id, source_app=source_app) for _ in range(3)}
+    assert len(ids) == 3
+
+
+def test_the_import_key_can_be_named_as_the_target_of_a_conflict(conn: Connection, ana: User) -> None:
+    statement = (
+        "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
+        " values (%s, %s, 'Call', 'zoom', '{\"external_id\": \"call-1\"}')"
+        " on conflict (owner_user_id, source_app, (source_metadata ->> 'external_id')) do nothing returning id"
+    )
+    answers = [conn.execute(statement, [ana.bank_id, ana.id]).fetchall() for _ in range(2)]
+    assert [len(rows) for rows in answers] == [1, 0]
+
+
+@pytest.mark.parametrize("with_statistics", [False, True])
+def test_looking_up_known_calls_uses_the_import_key_even_without_statistics(
+    conn: Connection, ana: User, with_statistics: bool
+) -> None:
+    """Any other select policy than `true` made this a sequential scan, because `->>` is not leakproof."""
+    conn.execute("alter table public.recordings set (autovacuum_enabled = false)")
+    conn.execute(
+        "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
+        " select %s, %s, 'Call', 'zoom', jsonb_build_object('external_id', 'call-' || n)"
+        " from generate_series(1, 20000) as n",
+        [ana.bank_id, ana.id],
+    )
+    if with_statistics:
+        conn.execute("analyze public.recordings")
+    wanted = [f"call-{n}" for n in range(19900, 20100)]
+    query = (
+        "select source_metadata ->> 'external_id', id from public.recordings"
+        " where owner_user_id = %s and source_app = 'zoom' and (source_metadata ->> 'external_id') = any(%s)"
+    )
+    with tenants.as_user(conn, ana.id, "import_worker"):
+        plan = "\n".join(line for [line] in conn.execute("explain " + query, [ana.id, wanted]))
+        found = conn.execute(query, [ana.id, wanted]).fetchall()
+    assert "recordings_import_key" in plan
+    assert "Seq Scan" not in plan
+    assert {external_id for external_id, _ in found} == {f"call-{n}" for n in range(19900, 20001)}
+
+
+# -- The ledger -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("external_id", ["x", "x" * 512, "ü" * 256], ids=["shortest", "longest", "longest in UTF-8"])
+def test_the_ledger_takes_ids_up_to_512_bytes(conn: Connection, ana: User, external_id: str) -> None:
+    add_item(conn, ana, external_id)
+    assert conn.execute("select external_id from public.import_items").fetchone() == (external_id,)
+
+
+@pytest.mark.parametrize("external_id", ["", "x" * 513, "ü" * 257], ids=["empty", "too long", "too long in UTF-8"])
+def test_the_ledger_refuses_empty_and_over_long_ids(conn: Connection, ana: User, external_id: str) -> None:
+    with pytest.raises(errors.CheckViolation, match="import_items_external_id_check"):
+        add_item(conn, ana, external_id)
+
+
+def test_the_owners_table_takes_ids_of_any_length(conn: Connection, ana: User) -> None:
+    add_recording(conn, ana, "")
+    add_recording(conn, ana, "x" * 2000)
+    assert conn.execute("select count(*) from public.recordings").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("status", ["imported", "waiting", "failed", "ignored"])
+def test_the_ledger_knows_four_statuses(conn: Connection, ana: User, status: str) -> None:
+    add_item(conn, ana, "call-1", status)
+    with pytest.raises(errors.CheckViolation, match="import_items_status_check"):
+        add_item(conn, ana, "call-2", status.upper())
+
+
+@pytest.mark.parametrize("error_class", ["auth", "rate", "transient", "data", "permanent", "bug"])
+def test_the_ledger_knows_six_classes_of_errors(conn: Connection, ana: User, error_class: str) -> None:
+    add_item(conn, ana, "call-1", "failed", error_class=error_class)
+    with pytest.raises(errors.CheckViolation, match="import_items_error_class_check"):
+        add_item(conn, ana, "call-2", "failed", error_class="oops")
+
+
+def test_an_item_is_in_the_ledger_once(conn: Connection, ana: User, ben: User) -> None:
+    add_item(conn, ana, "call-1", "waiting")
+    add_item(conn, ben, "call-1", "waiting")
+    with pytest.raises(errors.UniqueViolation, match="import_items_pkey"):
+        add_item(conn, ana, "call-1", "failed")
+
+
+def test_a_deleted_recording_leaves_its_item_as_a_tombstone_and_takes_its_entries(conn: Connection, ana: User) -> None:
+    """The owner may not update the ledger; the database does it for him."""
+    gone, kept = add_recording(conn, ana, "call-1"), add_recording(conn, ana, "call-2")
+    for recording_id, external_id in ((gone, "call-1"), (kept, "call-2")):
+        add_item(conn, ana, external_id, recording_id=recording_id)
+        conn.execute(
+            "insert into public.vault_entries (vault_id, recording_id) values (%s, %s)", [ana.vault_id, recording_id]
+        )
+    with tenants.as_user(conn, ana.id):
+        assert conn.execute("delete from public.recordings where id = %s", [gone]).rowcount == 1
+    assert conn.execute(
+        "select external_id, status, recording_id from public.import_items order by external_id"
+    ).fetchall() == [("call-1", "imported", None), ("call-2", "imported", kept)]
+    assert conn.execute("select recording_id from public.vault_entries").fetchall() == [(kept,)]
+
+
+def test_a_deleted_user_takes_everything_along(conn: Connection, ana: User, ben: User) -> None:
+    for user in (ana, ben):
+        recording_id = add_recording(conn, user, "call-1")
+        add_item(conn, user, "call-1", recording_id=recording_id)
+        account_id = add_source(conn, user)
+        conn.execute("insert into public.sync_jobs (user_id) values (%s)", [user.id])
+        conn.execute("insert into import_pipeline.credentials (account_id, secret) values (%s, 'x')", [account_id])
+        conn.execute(
+            "insert into import_pipeline.leases (account_id, holder, holder_process, expires_at)"
+            " values (%s, 'run', 'process', now())",
+            [account_id],
+        )
+        conn.execute("insert into import_pipeline.rate_budgets (account_id, name, tokens) values (%s, 'api', 1)", [
+            account_id
+        ])  # fmt: skip
+    conn.execute("delete from auth.users where id = %s", [ana.id])
+    for table in (
+        "public.bank_memberships", "public.vault_memberships", "public.recordings", "public.import_items",
+        "public.import_sources", "public.sync_jobs", "import_pipeline.credentials", "import_pipeline.leases",
+        "import_pipeline.rate_budgets",
+    ):  # fmt: skip
+        assert conn.execute(f"select count(*) from {table}").fetchone() == (1,), table
+
+
+# -- Shapes -----------------------------------------------------------------------------------------------------------
+
+
+def columns_of(conn: Connection, table: str) -> dict[str, str]:
+    return dict(
+        conn.execute(
+            "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+            " where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
+            [table],
+        ).fetchall()
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    {
+        "auth.users": "id email",
+        "public.banks": "id name type",
+        "public.bank_memberships": "bank_id user_id role",
+        "public.vaults": "id bank_id name vault_type",
+        "public.vault_memberships": "vault_id user_id role",
+        "public.recordings": "id legacy_recording_id bank_id owner_user_id title audio_url video_url full_transcript"
+        " summary global_tags source_app source_metadata duration recording_start_time recording_end_time created_at"
+        " synced_at updated_at",
+        "public.vault_entries": "id vault_id recording_id folder_id local_tags scores notes created_at updated_at",
+        "public.sync_jobs": "id user_id status type started_at completed_at error metadata recording_ids"
+        " progress_current progress_total synced_ids failed_ids skipped_count created_at updated_at",
+        "public.import_items": "user_id source_app external_id status recording_id title location started_at attempts"
+        " error_class error_message retry_at run_id first_seen_at updated_at",
+    }.items(),
+)
+def test_tables_have_the_columns_of_the_product(conn: Connection, table: str, columns: str) -> None:
+    assert [name for name in columns.split() if name not in columns_of(conn, table)] == []
+
+
+def test_every_instant_has_a_time_zone(conn: Connection) -> None:
+    assert conn.execute(
+        "select attrelid::regclass, attname from pg_attribute join pg_class as c on c.oid = attrelid"
+        " join pg_namespace as n on n.oid = relnamespace"
+        " where nspname in ('public', 'auth', 'import_pipeline') and atttypid = 'timestamp'::regtype"
+    ).fetchall() == []  # fmt: skip
+
+
+def test_import_sources_has_nine_columns(conn: Connection) -> None:
+    assert columns_of(conn, "public.import_sources") == {
+        "id": "uuid",
+        "user_id": "uuid",
+        "source_app": "text",
+        "is_active": "boolean",
+        "account_email": "text",
+        "last_sync_at": "timestamp with time zone",
+        "error_message": "text",
+        "created_at": "timestamp with time zone",
+        "updated_at": "timestamp with time zone",
+    }
+
+
+def test_import_sources_has_one_row_per_user_and_source_and_an_index_on_the_user(conn: Connection, ana: User) -> None:
+    add_source(conn, ana)
+    assert conn.execute("select is_active, last_sync_at from public.import_sources").fetchone() == (True, None)
+    with pytest.raises(errors.UniqueViolation), conn.transaction():
+        add_source(conn, ana)
+    assert conn.execute("select pg_get_indexdef('public.import_sources_user_id_idx'::regclass)").fetchone() == (
+        "CREATE INDEX import_sources_user_id_idx ON public.import_sources USING btree (user_id)",
+    )
+
+
+def test_import_sources_has_exactly_four_policies_each_evaluated_once_per_statement(conn: Connection) -> None:
+    conn.execute("set local search_path = ''")
+    rows = conn.execute(
+        "select polcmd::text, coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))"
+        " from pg_policy where polrelid = 'public.import_sources'::regclass order by 1"
+    ).fetchall()
+    assert rows == [(command, "(( SELECT auth.uid() AS uid) = user_id)") for command in "adrw"]
+
+
+@pytest.mark.parametrize("status", ["processing", "completed", "completed_with_errors", "failed", "cancelled"])
+def test_sync_jobs_know_five_statuses_and_take_ids_as_text(conn: Connection, ana: User, status: str) -> None:
+    """The product's integer[] dropped UUIDs silently, and 11-digit meeting numbers overflowed."""
+    ids = [str(uuid4()), "81234567890"]
+    conn.execute(
+        "insert into public.sync_jobs (user_id, status, recording_ids, synced_ids, failed_ids)"
+        " values (%s, %s, %s, %s, %s)",
+        [ana.id, status, ids, ids, ids],
+    )
+    assert conn.execute("select recording_ids, skipped_count, metadata from public.sync_jobs").fetchone() == (
+        ids,
+        0,
+        {},
+    )
+    with pytest.raises(errors.CheckViolation):
+        conn.execute("insert into public.sync_jobs (user_id, status) values (%s, 'done')", [ana.id])
+
+
+@pytest.mark.parametrize(
+    ("statement", "constraint"),
+    [
+        ("insert into public.banks (name, type) values ('x', 'savings')", "banks_type_check"),
+        ("update public.bank_memberships set role = 'owner'", "bank_memberships_role_check"),
+        ("update public.vaults set vault_type = 'secret'", "vaults_vault_type_check"),
+        ("update public.vault_memberships set role = 'owner'", "vault_memberships_role_check"),
+    ],
+)
+def test_kinds_and_roles_are_those_of_the_product(conn: Connection, ana: User, statement: str, constraint: str) -> None:
+    with pytest.raises(errors.CheckViolation, match=constraint):
+        conn.execute(statement)
+
+
+def test_the_transcript_has_no_full_text_index(conn: Connection) -> None:
+    """It would cost most of the insert time and refuse texts of very many distinct words."""
+    indexes = [name for [name] in conn.execute(
+        "select indexrelid::regclass::text from pg_index where indrelid = 'public.recordings'::regclass order by 1"
+    )]  # fmt: skip
+    assert indexes == ["recordings_bank_id_legacy_recording_id_key", "recordings_import_key", "recordings_pkey"]
+
+
+def test_foreign_keys_of_our_tables_are_indexed(conn: Connection) -> None:
+    unindexed = conn.execute(
+        "select conrelid::regclass, conname from pg_constraint as c join pg_class as t on t.oid = conrelid"
+        " join pg_namespace as n on n.oid = relnamespace"
+        " where contype = 'f' and nspname in ('public', 'import_pipeline') and not exists ("
+        "     select from pg_index as i where i.indrelid = c.conrelid and i.indkey[0] = c.conkey[1]"
+        " )"
+    ).fetchall()
+    # The import key leads with owner_user_id, the legacy key with bank_id.
+    assert unindexed == []
+
+
+# -- Claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_claims_are_read_as_on_supabase(conn: Connection) -> None:
+    user_id = uuid4()
+    ask = "select auth.uid(), auth.role(), auth.jwt()"
+    assert conn.execute(ask).fetchone() == (None, None, None)
+    claims = {"sub": str(user_id), "role": "authenticated", "aal": "aal1"}
+    conn.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+    assert conn.execute(ask).fetchone() == (user_id, "authenticated", claims)
+    conn.rollback()
+    # After a transaction the setting is an empty text, not gone.
+    assert conn.execute(ask).fetchone() == (None, None, None)
+
+
+# -- What all objects of ours have in common --------------------------------------------------------------------------
+
+
+def test_every_table_has_row_level_security_and_none_forces_it(conn: Connection) -> None:
+    """Forced, it once bound the service role's own writer."""
+    rows = conn.execute(
+        "select c.oid::regclass::text, relrowsecurity, relforcerowsecurity from pg_class as c"
+        " join pg_namespace as n on n.oid = relnamespace"
+        " where relkind in ('r', 'p') and nspname in ('public', 'auth', 'import_pipeline')"
+    ).fetchall()
+    assert len(rows) == 14
+    assert [row for row in rows if row[1:] != (True, False)] == []
+
+
+def test_no_policy_calls_a_function_per_row_where_once_is_enough(conn: Connection) -> None:
+    """Most policies of the product call `auth.uid()` bare, once per row."""
+    conn.execute("set local search_path = ''")
+    once = r"\( ?SELECT (auth\.uid|import_pipeline\.claimed_bank_ids)\(\) AS \w+\)"
+    per_row = "import_pipeline.may_enter(recording_id, vault_id)"  # its arguments are the row
+    bare = [
+        (name, expression)
+        for name, expression in conn.execute(
+            "select polname, e from pg_policy, unnest(array[pg_get_expr(polqual, polrelid),"
+            " pg_get_expr(polwithcheck, polrelid)]) as e where e is not null"
+        )
+        if re.search(r"(auth|import_pipeline)\.", re.sub(once, "", expression).replace(per_row, ""))
+    ]
+    assert bare == []
+
+
+def test_no_function_with_its_owners_rights_can_be_misled_or_called_by_anybody(conn: Connection) -> None:
+    rows = conn.execute(
+        "select p.oid::regprocedure::text, proconfig,"
+        " array(select coalesce(rolname, 'public')::text"
+        " from aclexplode(coalesce(proacl, acldefault('f', proowner))) as a"
+        " left join pg_roles as r on r.oid = a.grantee where a.grantee <> proowner order by 1)"
+        " from pg_proc as p join pg_namespace as n on n.oid = pronamespace"
+        " where prosecdef and nspname in ('public', 'auth', 'import_pipeline') order by 1"
+    ).fetchall()
+    assert len(rows) == 6
+    for name, config, grantees in rows:
+        assert config == ['search_path=""'], name
+        expected = ["import_worker"]
+        if name == "get_import_counts(uuid)":
+            expected = ["authenticated", "import_worker", "service_role"]
+        assert grantees == expected, name
+
+
+def test_every_function_of_ours_is_one_with_its_owners_rights(conn: Connection) -> None:
+    assert conn.execute(
+        "select count(*) from pg_proc where pronamespace = 'import_pipeline'::regnamespace and not prosecdef"
+    ).fetchone() == (0,)
+
+
+def test_there_are_no_views_that_could_bypass_policies(conn: Connection) -> None:
+    assert conn.execute(
+        "select count(*) from pg_class as c join pg_namespace as n on n.oid = relnamespace"
+        " where relkind in ('v', 'm') and nspname in ('public', 'auth', 'import_pipeline')"
+    ).fetchone() == (0,)
+
+
+# -- get_import_counts ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(conn: Connection, ana: User, ben: User) -> tuple[User, User]:
+    for owner, source_app, number in ((ana, "zoom", 3), (ana, "fathom", 2), (ben, "zoom", 1)):
+        for n in range(number):
+            add_recording(conn, owner, f"call-{n}", source_app=source_app)
+    conn.commit()
+    return ana, ben
+
+
+def counts(conn: Connection, user: User) -> list[tuple[str, int]]:
+    return conn.execute("select source_app, call_count from public.get_import_counts(%s)", [user.id]).fetchall()
+
+
+ANAS = [("fathom", 2), ("zoom", 3)]
+BENS = [("zoom", 1)]
+
+
+def test_a_user_counts_his_own_recordings_and_nobody_elses(conn: Connection, counted: tuple[User, User]) -> None:
+    ana, ben = counted
+    with tenants.as_user(conn, ana.id):
+        assert counts(conn, ana) == ANAS
+        with pytest.raises(errors.InsufficientPrivilege, match="only be read by the user"), conn.transaction():
+            counts(conn, ben)
+
+
+def test_nobody_signed_in_counts_nothing(conn: Connection, counted: tuple[User, User]) -> None:
+    """The product's first version answered everybody, even without signing in."""
+    for claims in ({"role": "anon"}, None):
+        with (
+            tenants.as_role(conn, "anon", claims),
+            pytest.raises(errors.InsufficientPrivilege, match="permission denied for function"),
+            conn.transaction(),
+        ):
+            counts(conn, counted[0])
+
+
+def test_the_service_role_counts_anybodys_recordings(conn: Connection, counted: tuple[User, User]) -> None:
+    with tenants.as_role(conn, "service_role", {"role": "service_role"}):
+        assert [counts(conn, user) for user in counted] == [ANAS, BENS]
+
+
+def test_the_importer_counts_for_the_user_it_works_for(conn: Connection, counted: tuple[User, User]) -> None:
+    ana, ben = counted
+    with tenants.as_user(conn, ana.id, "import_worker"):
+        assert counts(conn, ana) == ANAS
+        with pytest.raises(errors.InsufficientPrivilege), conn.transaction():
+            counts(conn, ben)
+
+
+def test_a_direct_connection_without_claims_counts_anybodys_recordings(
+    conn: Connection, counted: tuple[User, User]
+) -> None:
+    assert [counts(conn, user) for user in counted] == [ANAS, BENS]
+    conn.execute("select set_config('request.jwt.claims', '{}', true)")
+    assert counts(conn, counted[0]) == ANAS
+
+
+@pytest.fixture
+def through_the_api(conn: Connection) -> Iterator[None]:
+    """Make the session one of the API's login role, as PostgREST logs in."""
+    try:
+        with conn.transaction():
+            conn.execute("create role authenticator login noinherit")
+    except errors.DuplicateObject:
+        pass
+    conn.execute("grant anon, authenticated, service_role to authenticator")
+    conn.execute("grant usage on schema public to authenticator")
+    conn.execute("grant execute on function public.get_import_counts(uuid) to authenticator")
+    conn.execute("set session authorization authenticator")
+    yield
+    conn.rollback()
+
+
+def test_a_request_through_the_api_without_claims_counts_nothing(
+    conn: Connection, counted: tuple[User, User], through_the_api: None
+) -> None:
+    with pytest.raises(errors.InsufficientPrivilege, match="only be read by the user"), conn.transaction():
+        counts(conn, counted[0])
+    conn.execute("set local role authenticated")
+    with pytest.raises(errors.InsufficientPrivilege, match="only be read by the user"), conn.transaction():
+        counts(conn, counted[0])
+
+
+def test_a_request_through_the_api_with_claims_counts_the_users_own(
+    conn: Connection, counted: tuple[User, User], through_the_api: None
+) -> None:
+    claims = {"sub": str(counted[0].id), "role": "authenticated"}
+    conn.execute("set local role authenticated")
+    conn.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+    assert counts(conn, counted[0]) == ANAS
+
+
+def test_counting_does_not_read_transcripts(conn: Connection, counted: tuple[User, User]) -> None:
+    """One aggregate over the rows, whatever hides in the caller's search_path."""
+    conn.execute("create schema trap")
+    conn.execute("create table trap.recordings (owner_user_id uuid, source_app text)")
+    conn.execute("create function trap.count() returns bigint language sql as 'select 0::bigint'")
+    conn.execute("set local search_path = trap, public")
+    assert counts(conn, counted[0]) == ANAS
+
+
+# -- Accounts and users -----------------------------------------------------------------------------------------------
+
+
+def test_users_are_found_by_address_in_any_case(conn: Connection, ana: User) -> None:
+    with tenants.as_role(conn, "import_worker"):
+        for address, found in (("ana@example.com", ana.id), ("ANA@Example.COM", ana.id), ("who@example.com", None)):
+            assert conn.execute("select import_pipeline.find_user(%s)", [address]).fetchone() == (found,)
+
+
+def test_accounts_are_found_for_users_or_for_all(conn: Connection, ana: User, ben: User) -> None:
+    anas, bens = add_source(conn, ana), add_source(conn, ben, is_active=False)
+    add_source(conn, ana, "fathom")
+    ask = "select id, user_id, source_app, account_email, is_active, last_sync_at, email" \
+        " from import_pipeline.find_accounts('zoom', %s)"  # fmt: skip
+    row_of_ana = (anas, ana.id, "zoom", ana.email, True, None, ana.email)
+    row_of_ben = (bens, ben.id, "zoom", ben.email, False, None, ben.email)
+    with tenants.as_role(conn, "import_worker"):
+        assert conn.execute(ask, [None]).fetchall() == [row_of_ana]
+        assert conn.execute(ask, [[ben.id]]).fetchall() == [row_of_ben]
+        assert set(conn.execute(ask, [[ana.id, ben.id, uuid4()]])) == {row_of_ana, row_of_ben}
+        assert conn.execute(ask, [[]]).fetchall() == []
+
+
+def test_accounts_are_due_unless_a_run_works_on_them(conn: Connection, ana: User, ben: User) -> None:
+    anas, bens = add_source(conn, ana), add_source(conn, ben)
+    cara = tenants.make_user(conn, "cara@example.com")
+    add_source(conn, cara, is_active=False)
+    lease = (
+        "insert into import_pipeline.leases (account_id, holder, holder_process, expires_at)"
+        " values (%s, 'run', 'process', now() + make_interval(secs => %s))"
+    )
+    conn.execute(lease, [anas, 60])
+    conn.execute(lease, [bens, -60])
+    add_item(conn, ben, "call-1", "waiting", retry_at="2030-01-02T00:00:00Z")
+    add_item(conn, ben, "call-2", "waiting", retry_at="2030-01-01T00:00:00Z")
+    add_item(conn, ben, "call-3", "failed", retry_at="2029-01-01T00:00:00Z")
+    with tenants.as_role(conn, "import_worker"):
+        assert conn.execute(
+            "select id, next_retry_at = '2030-01-01T00:00:00Z' from import_pipeline.due_accounts('zoom')"
+        ).fetchall() == [(bens, True)]
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+@pytest.mark.parametrize(
+    "call", ["find_user('ana@example.com')", "find_accounts('zoom', null)", "due_accounts('zoom')"]
+)
+def test_nobody_but_the_importer_finds_users_and_accounts(conn: Connection, ana: User, role: str, call: str) -> None:
+    with tenants.as_user(conn, ana.id, role), pytest.raises(errors.InsufficientPrivilege), conn.transaction():
+        conn.execute(f"select * from import_pipeline.{call}")
