@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
@@ -113,12 +113,12 @@ class Cluster:
             use = locks.open_file(self._folder / "use.lock")
             try:
                 locks.share(use)
+                self._ensure_watchdog()
                 self._bring_up()
             except BaseException:  # Ctrl-C too: what we started we stop
                 self._give_back(use)
                 raise
             self._use, self._owner = use, os.getpid()
-        self._ensure_watchdog()
 
     def leave(self) -> None:
         """Stop being a user of the server, and stop it if nobody else is one; never raises."""
@@ -145,10 +145,10 @@ class Cluster:
                 self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.join()
                 return
+            self._ensure_watchdog()
             if self._ask() is not _Answer.YES:
                 with self._alone():
                     self._bring_up()
-            self._ensure_watchdog()
 
     def ensure_database(self, name: str) -> None:
         """Create a database if it is missing."""
@@ -340,26 +340,38 @@ class Cluster:
 
     def _ensure_watchdog(self) -> None:
         """Start the process that stops the server should all its users be killed, unless it runs."""
-        lock = locks.open_file(self._folder / "watch.lock")
-        try:
-            if sys.executable and locks.try_exclusive(lock):
-                site = Path(psutil.__file__).parent.parent
-                command = [sys.executable, "-I", "-S", watchdog.__file__, str(site), str(self._folder), str(lock)]
-                null = subprocess.DEVNULL
-                _children.append(
-                    subprocess.Popen(  # noqa: S603
-                        command,
-                        pass_fds=(lock,),
-                        start_new_session=True,
-                        stdin=null,
-                        stdout=null,
-                        stderr=null,
-                        text=True,
-                        cwd="/",
-                    )
+        with ExitStack() as opened:
+
+            def open_file(name: str) -> int:
+                descriptor = locks.open_file(self._folder / name)
+                opened.callback(locks.close_file, descriptor)
+                return descriptor
+
+            watching = open_file("watch.lock")
+            if not sys.executable or not locks.try_exclusive(watching):
+                return
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, folder)
+            files = [folder, *map(open_file, ("open.lock", "use.lock", "server.lock")), watching]
+            site = str(Path(psutil.__file__).parent.parent)
+            null = subprocess.DEVNULL
+            try:
+                process = subprocess.Popen(  # noqa: S603 - our own script
+                    [sys.executable, "-I", "-S", watchdog.__file__, site, str(self._folder), *map(str, files)],
+                    pass_fds=files,
+                    start_new_session=True,
+                    stdin=null,
+                    stdout=null,
+                    stderr=null,
+                    text=True,
+                    cwd="/",
                 )
-        finally:
-            locks.close_file(lock)
+            except (
+                OSError
+            ) as error:  # the server works without it: a killed last user would leave it running, that is all
+                _log.warning("the embedded server has no watchdog: %s", error)
+                return
+            _children.append(process)
 
     def _log_tail(self, lines: int = 12) -> str:
         with suppress(OSError):

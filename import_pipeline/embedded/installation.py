@@ -280,8 +280,8 @@ def check_version(data: Path) -> None:
     if version != MAJOR_VERSION:
         raise EmbeddedServerError(
             f"{data} was made by PostgreSQL {version}, and this version of import_pipeline runs PostgreSQL "
-            f"{MAJOR_VERSION}. Nothing was changed. Dump it with the version of import_pipeline that made it and restore"
-            " it here, or set IMPORT_PIPELINE_HOME to another folder."
+            f"{MAJOR_VERSION}. Nothing was changed. Dump it with the version of import_pipeline that made it and "
+            "restore it here, or set IMPORT_PIPELINE_HOME to another folder."
         )
 
 

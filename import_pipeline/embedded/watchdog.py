@@ -2,10 +2,10 @@
 
 A process that is killed cannot stop the server it used. So a small process of its own looks, twice a second, whether
 anybody still holds a share of `use.lock`; if not, it stops the server and ends. It also ends a server whose home was
-deleted, and keeps the server's log small. It runs as a script, `python -I -S watchdog.py SITE FOLDER LOCK`, that
-loads nothing but the standard library and psutil from SITE, because it stays for as long as the server does. It holds
-the lock of `watch.lock` (LOCK, an open file handed to it), so a server has no more than one. Starting servers does not
-belong here.
+deleted, and keeps the server's log small. It runs as a script that loads nothing but the standard library and psutil,
+because it stays for as long as the server does. It is started before the server, so that a kill at any moment leaves
+one, and is handed open files instead of names, so that it knows its own even if the home is deleted the next moment.
+Starting servers does not belong here.
 """
 
 from __future__ import annotations
@@ -159,11 +159,18 @@ def _try_exclusive(lock: int) -> bool:
     return True
 
 
-def _watch(folder: Path, own_lock: int) -> None:
-    """Wait until nobody uses the server of this folder, then stop it."""
-    os.chdir(folder)  # from here on names are relative: the home may be moved while it is in use
+def _watch(folder: int, opening: int, using: int, running: int, watching: int) -> None:
+    """Wait until nobody uses the server of this folder, then stop it.
+
+    Args:
+        folder: The open folder `HOME/postgres`.
+        opening: Its `open.lock`.
+        using: Its `use.lock`.
+        running: Its `server.lock`.
+        watching: Its `watch.lock`, locked, so that a server has no more than one watchdog.
+    """
+    os.fchdir(folder)  # from here on names are relative: the home may be moved while it is in use
     data = Path("data")
-    opening, using, running = (os.open(name, os.O_RDWR) for name in ("open.lock", "use.lock", "server.lock"))
     postmaster, sockets = None, ""
     while True:
         time.sleep(_LOOK_SECONDS)
@@ -177,7 +184,7 @@ def _watch(folder: Path, own_lock: int) -> None:
             continue
         if _try_exclusive(using):
             stop(postmaster, running, sockets)
-            os.close(own_lock)  # first, so that whoever opens next finds it free and starts a watchdog
+            os.close(watching)  # first, so that whoever opens next finds it free and starts a watchdog
             return  # the other locks go with this process
         fcntl.flock(opening, fcntl.LOCK_UN)
 
@@ -190,6 +197,5 @@ def _bound_log() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(sys.argv[1])
-    with suppress(FileNotFoundError):
-        _watch(Path(sys.argv[2]), int(sys.argv[3]))
+    sys.path.append(sys.argv[1])  # where psutil is; the next argument says in a list of processes whose watchdog it is
+    _watch(*map(int, sys.argv[3:]))
