@@ -260,9 +260,7 @@ def test_a_member_who_leaves_a_bank_sees_its_recordings_no_more(conn: Connection
         ("eva", "Ana at Acme", 0),
     ],
 )
-@pytest.mark.parametrize(
-    "statement", ["update recordings set title = 'New' where id = %s", "delete from recordings where id = %s"]
-)
+@pytest.mark.parametrize("command", ["update recordings set title = 'New'", "delete from recordings"])
 def test_only_owners_change_and_delete_recordings(
     conn: Connection, cast: Cast, who: str, title: str, changed: int, command: str
 ) -> None:
