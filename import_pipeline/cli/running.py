@@ -75,7 +75,9 @@ def run_import(
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             _settle_interrupted(conn, staging, run_id)
             raise KeyboardInterrupt from None
-    causes = [cause for event in result.all_events if event.is_step_failure for cause in _causes(event)]
+    # Dagster reports an interrupt within a step as the step's failure, and one between two steps as the run's.
+    failures = [event for event in result.all_events if event.is_step_failure or event.is_run_failure]
+    causes = [cause for event in failures for cause in _causes(event)]
     if any(name in _INTERRUPTIONS for name, _ in causes):
         _settle_interrupted(conn, staging, run_id)
         raise KeyboardInterrupt
@@ -147,8 +149,8 @@ def _settle_interrupted(conn: psycopg.Connection[Any], staging: StreamIOManager,
 
 
 def _causes(event: Any) -> Iterator[tuple[str, str]]:
-    """Yield class and first line of a step's error and of what caused it, outermost first."""
-    error = event.event_specific_data.error
+    """Yield class and first line of a step's or run's error and of what caused it, outermost first."""
+    error = event.event_specific_data.error if event.is_step_failure else event.job_failure_data.error
     while error is not None:
         lines = error.message.strip().splitlines() or [""]
         yield error.cls_name or "", lines[0].partition(": ")[2] or lines[0]

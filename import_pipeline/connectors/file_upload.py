@@ -91,7 +91,7 @@ class FileUpload(Connector):
         if data is None:
             raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
         modified_at = datetime.fromtimestamp(details["modified_at"], UTC)
-        metadata = {"file_name": path.name, "file_size_bytes": len(data)}
+        metadata: JsonObject = {"file_name": path.name, "file_size_bytes": len(data)}
         records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
         if records is not None:
             return _own_record(item, records[details["position"] or 0], path, modified_at, metadata)
@@ -99,6 +99,7 @@ class FileUpload(Connector):
             transcript = read_transcript(data, name=path.name)
         except TranscriptError as error:
             raise TranscriptError(f"The file {error}.") from error
+        del data  # of the largest files only one copy at a time fits into the bounds of memory
         started_at, source = (modified_at, "file modification time")
         if transcript.started_at is not None:
             started_at, source = transcript.started_at, "content"

@@ -1,0 +1,80 @@
+"""Running the project's command as a user does: as a process of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).parent / "import-pipeline"
+REPOSITORY = Path(__file__).parents[1]
+SAMPLES = REPOSITORY / "samples"
+VTT = "WEBVTT\n\n00:00:01.000 --> 00:00:04.000\nDana Reyes: {text}\n\n00:00:05.000 --> 00:00:09.000\nOmar: Yes.\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The last line of standard output."""
+        return json.loads(self.stdout.strip().splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command with a home and settings of its own."""
+
+    home: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "IMPORT_PIPELINE_HOME": str(self.home), **self.settings}
+
+    def run(self, *arguments: str | Path, timeout: float = 120) -> Outcome:
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [COMMAND, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def end(process: subprocess.Popen[str], with_signal: int = signal.SIGINT, timeout: float = 60) -> Outcome:
+    """Send a signal to a started command and wait for its end."""
+    process.send_signal(with_signal)
+    stdout, stderr = process.communicate(timeout=timeout)
+    return Outcome(process.returncode, stdout, stderr)
+
+
+def write_calls(folder: Path, number: int, *, start: int = 0) -> None:
+    """Write so many different transcripts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for position in range(start, start + number):
+        (folder / f"call {position:04d}.vtt").write_text(VTT.format(text=f"This is call number {position}."))

@@ -1,0 +1,243 @@
+"""The commands on a database of the owner's: users, failures, retries, interruptions, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from commands import VTT, CommandLine, end, write_calls
+
+EMAIL = "ana@example.com"
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, database_url: str, conn: psycopg.Connection[Any], make_user: Any) -> CommandLine:
+    make_user(conn, EMAIL)
+    return CommandLine(tmp_path / "home", {"DATABASE_URL": database_url, "IMPORT_PIPELINE_USER": EMAIL})
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    folder = tmp_path / "calls"
+    write_calls(folder, 3)
+    return folder
+
+
+def test_broken_files_fail_with_reasons_and_the_others_are_imported(command_line: CommandLine, calls: Path) -> None:
+    (calls / "empty.vtt").touch()
+    (calls / "empty too.vtt").touch()
+    (calls / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    (calls / "notes.pages").write_text("Dana: hello")
+    outcome = command_line.run("upload", calls, "--json")
+    assert outcome.code == 1
+    assert (outcome.json["listed"], outcome.json["inserted"], outcome.json["failed"]) == (7, 3, 4)
+
+    failures = {Path(row["location"]).name: row for row in command_line.run("failures", "--json").json}
+    assert set(failures) == {"empty.vtt", "empty too.vtt", "picture.txt", "notes.pages"}
+    assert all(row["error_class"] == "data" and row["error_message"] for row in failures.values())
+    assert "empty" in failures["empty.vtt"]["error_message"]
+    assert ".pages" in failures["notes.pages"]["error_message"]
+
+    again = command_line.run("upload", calls)
+    assert again.code == 1, "trying broken files again fails again"
+    assert "notes.pages" in again.stderr
+    told = command_line.run("why", calls / "empty.vtt")
+    assert "failed" in told.stdout
+    assert "empty" in told.stdout
+
+
+def test_a_file_that_was_mended_is_imported_and_no_longer_a_failure(command_line: CommandLine, calls: Path) -> None:
+    broken = calls / "late.vtt"
+    broken.touch()
+    assert command_line.run("upload", calls, "--json").json["failed"] == 1
+    broken.write_text(VTT.format(text="Now it is complete."))
+    outcome = command_line.run("retry", "--json")
+    assert outcome.code == 0
+    assert (outcome.json["listed"], outcome.json["inserted"]) == (1, 1)
+    assert command_line.run("failures", "--json").json == []
+    assert command_line.run("retry").stderr.strip() == "There is nothing to retry."
+
+
+def test_a_call_that_was_deleted_in_the_library_stays_deleted_until_it_is_asked_for(
+    command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any]
+) -> None:
+    command_line.run("upload", calls)
+    (external_id,) = conn.execute(
+        "delete from public.recordings where title = 'call 0001' returning source_metadata ->> 'external_id'"
+    ).fetchone() or [None]
+    conn.commit()
+    outcome = command_line.run("upload", calls, "--json")
+    assert outcome.code == 0
+    assert (outcome.json["inserted"], outcome.json["skipped"], outcome.json["ignored"]) == (0, 2, 1)
+    assert "deleted" in command_line.run("why", calls / "call 0001.vtt").stdout
+    outcome = command_line.run("retry", "--id", external_id, "--json")
+    assert outcome.json["inserted"] == 1
+    assert command_line.run("counts", "--json").json == {"file-upload": 3}
+
+
+def test_single_files_and_folders_can_be_mixed_and_overlap(command_line: CommandLine, calls: Path) -> None:
+    shutil.copy(calls / "call 0000.vtt", calls / "a renamed copy.vtt")
+    outcome = command_line.run("upload", calls / "call 0000.vtt", calls, "--json")
+    assert (outcome.json["listed"], outcome.json["inserted"], outcome.json["skipped"]) == (5, 3, 2)
+
+
+def test_interrupting_settles_the_run_and_the_same_command_goes_on(
+    command_line: CommandLine, tmp_path: Path, conn: psycopg.Connection[Any]
+) -> None:
+    folder = tmp_path / "many"
+    write_calls(folder, 2500)
+    process = command_line.start("upload", folder, "--json")
+    deadline = time.monotonic() + 60
+    while conn.execute("select count(*) from public.import_items").fetchone() == (0,):
+        conn.rollback()
+        assert time.monotonic() < deadline, "the import never began"
+        time.sleep(0.05)
+    outcome = end(process, signal.SIGINT)
+    assert outcome.code == 130, outcome.stderr
+    assert "goes on from there" in outcome.stderr
+    conn.rollback()
+    statuses = conn.execute("select status, error from public.sync_jobs").fetchall()
+    assert [status for status, _ in statuses] == ["cancelled"]
+    assert conn.execute("select count(*) from import_pipeline.leases").fetchone() == (0,)
+    (imported,) = conn.execute("select count(*) from public.recordings").fetchone() or (0,)
+    assert 0 < imported < 2500
+    conn.rollback()
+
+    rest = command_line.run("upload", folder, "--json")
+    assert (rest.json["inserted"], rest.json["skipped"]) == (2500 - imported, imported)
+    assert conn.execute(
+        "select count(*), (select count(*) from public.vault_entries) from public.recordings"
+    ).fetchone() == (2500, 2500)
+
+
+def test_a_killed_import_is_taken_over_at_once_and_completed(
+    command_line: CommandLine, tmp_path: Path, conn: psycopg.Connection[Any]
+) -> None:
+    folder = tmp_path / "many"
+    write_calls(folder, 1500)
+    process = command_line.start("upload", folder)
+    while conn.execute("select count(*) from public.import_items").fetchone() == (0,):
+        conn.rollback()
+        time.sleep(0.05)
+    end(process, signal.SIGKILL)
+    outcome = command_line.run("upload", folder, "--json", timeout=60)
+    assert outcome.code == 0
+    assert outcome.json["inserted"] + outcome.json["skipped"] == 1500
+    statuses = conn.execute("select status, error from public.sync_jobs order by created_at").fetchall()
+    assert [status for status, _ in statuses] == ["failed", "completed"]
+    assert "broke off" in statuses[0][1]
+
+
+def test_titles_cannot_steer_the_terminal(command_line: CommandLine, calls: Path) -> None:
+    (calls / "evil \x1b]0;owned\x07\x1b[31m.vtt").touch()
+    (calls / "fine [bold]not markup[/bold].vtt").touch()
+    outcome = command_line.run("upload", calls)
+    listed = command_line.run("failures")
+    assert "\x1b" not in outcome.stderr + listed.stdout
+    assert "[bold]not markup[/bold]" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["upload"], "Missing argument"),
+        (["upload", "/no/such/folder"], "does not exist"),
+        (["upload", ".", "--user", "nobody@example.com"], "nobody@example.com"),
+        (["counts", "--nonsense"], "No such option"),
+        (["nonsense"], "No such command"),
+        (["failures", "--limit", "many"], "not a valid integer"),
+    ],
+    ids=["nothing named", "no such path", "unknown user", "unknown option", "unknown command", "not a number"],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(
+    command_line: CommandLine, arguments: list[str], said: str
+) -> None:
+    outcome = command_line.run(*arguments)
+    assert outcome.code == 2
+    assert said in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_without_a_user_the_owners_database_asks_for_one(command_line: CommandLine) -> None:
+    anonymous = CommandLine(command_line.home, {"DATABASE_URL": command_line.settings["DATABASE_URL"]})
+    outcome = anonymous.run("counts")
+    assert outcome.code == 2
+    assert "--user" in outcome.stderr
+
+
+def test_an_unreachable_database_exits_with_3(tmp_path: Path) -> None:
+    nowhere = CommandLine(
+        tmp_path / "home", {"DATABASE_URL": "postgresql://u:s3cr3t-canary@127.0.0.1:9/x", "IMPORT_PIPELINE_USER": EMAIL}
+    )
+    for arguments in (["counts"], ["upload", str(tmp_path)], ["migrate", "--check"]):
+        outcome = nowhere.run(*arguments)
+        assert outcome.code == 3, outcome.stderr
+        assert "could not be reached" in outcome.stderr
+        assert "s3cr3t-canary" not in outcome.stderr + outcome.stdout
+
+
+def test_a_database_without_migrations_is_not_touched_until_somebody_migrates(
+    tmp_path: Path, empty_database_url: str, calls: Path
+) -> None:
+    command_line = CommandLine(tmp_path / "home", {"DATABASE_URL": empty_database_url, "IMPORT_PIPELINE_USER": EMAIL})
+    outcome = command_line.run("upload", calls)
+    assert outcome.code == 2
+    assert "import-pipeline migrate" in outcome.stderr
+    pending = command_line.run("migrate", "--check", "--json")
+    assert pending.code == 1
+    assert pending.json["pending"]
+    applied = command_line.run("migrate", "--json")
+    assert applied.code == 0
+    assert applied.json["applied"] == pending.json["pending"]
+    assert command_line.run("migrate", "--check").code == 0
+    exported = command_line.run("migrate", "--export", tmp_path / "sql")
+    assert exported.code == 0
+    assert sorted(path.name for path in (tmp_path / "sql").iterdir()) == sorted(applied.json["applied"])
+
+
+def test_two_users_of_one_database_have_libraries_of_their_own(
+    command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any], make_user: Any
+) -> None:
+    make_user(conn, "ben@example.com")
+    command_line.run("upload", calls)
+    outcome = command_line.run("upload", calls, "--user", "BEN@example.com", "--json")
+    assert outcome.json["inserted"] == 3
+    assert command_line.run("counts", "--user", "ben@example.com", "--json").json == {"file-upload": 3}
+    assert conn.execute("select count(distinct owner_user_id), count(*) from public.recordings").fetchone() == (2, 6)
+
+
+def test_every_command_has_help_and_stands_in_the_readme(command_line: CommandLine) -> None:
+    from import_pipeline.cli import cli
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for name, command in cli.commands.items():
+        assert command.help, name
+        assert f"import-pipeline {name}" in readme, f"{name} is not in the README"
+        for option in command.params:
+            assert getattr(option, "help", "argument"), (name, option.name)
+    assert "upload" in command_line.run("--help").stdout
+
+
+def test_an_external_id_of_a_list_of_records_is_the_record_and_not_the_file(
+    command_line: CommandLine, calls: Path
+) -> None:
+    def record(number: int) -> dict[str, Any]:
+        return {
+            "external_id": f"old-{number}",
+            "source_app": "elsewhere",
+            "title": f"Exported {number}",
+            "full_transcript": f"[00:00:01] Dana: number {number}",
+            "recording_start_time": "2026-01-02T03:04:05+02:00",
+            "duration": 60,
+        }
+
+    (calls / "export.json").write_text(json.dumps([record(1), record(2)]))
+    assert command_line.run("upload", calls, "--json").json["inserted"] == 5
+    (calls / "export.json").write_text(json.dumps([record(1), record(2), record(3)]))
+    assert command_line.run("upload", calls, "--json").json["inserted"] == 1
