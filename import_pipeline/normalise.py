@@ -19,6 +19,10 @@ from import_pipeline.transcripts.text import clean_text
 
 EXTERNAL_ID_LIMIT_BYTES = 512
 LONGEST_DURATION = timedelta(hours=48)
+DEEPEST_METADATA = 100
+"""Levels of nesting. JSON readers give up at some depth (that of the staged files at 200), and then for the batch."""
+LARGEST_NUMBER_BITS = 10_000
+"""Python refuses to write numbers of more than 4,300 digits."""
 NOTES_KEY = "import_notes"
 
 
@@ -33,6 +37,8 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
     cleaner = _Cleaner()
     if not isinstance(record.source_app, str) or not record.source_app.strip():
         raise InvalidRecordError("The record names no source.")
+    if not _is_storable(record.source_app):
+        raise InvalidRecordError("The record's source holds characters that cannot be stored.")
     transcript = _require_text(record.full_transcript, "transcript", cleaner)
     title = _optional_text(record.title, "title", cleaner)
     start = _parse_instant(record.recording_start_time, "start time")
@@ -44,7 +50,10 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
         notes["recording_end_time"] = "before the start, left out"
         end = None
     if end is None and duration is not None:
-        end = start + timedelta(seconds=duration)
+        try:
+            end = start + timedelta(seconds=duration)
+        except OverflowError:
+            notes["recording_end_time"] = "outside the calendar, left out"
 
     if not isinstance(record.source_metadata, dict):
         raise InvalidRecordError("The record's source_metadata is not a JSON object.")
@@ -66,7 +75,7 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
     return replace(
         record,
         external_id=external_id,
-        title=" ".join(title.split()) if title else "Untitled",
+        title=" ".join((title or "").split()) or "Untitled",
         full_transcript=transcript,
         recording_start_time=start,
         recording_end_time=end,
@@ -89,12 +98,9 @@ def parse_external_id(value: object) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidRecordError("The record has no external id.")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        size = -1
-    if size < 0 or "\0" in value:
+    if not _is_storable(value):
         raise InvalidRecordError("The external id holds characters that cannot be stored.")
+    size = len(value.encode())
     if size > EXTERNAL_ID_LIMIT_BYTES:
         raise InvalidRecordError(
             f"The external id is {size:,} bytes long; at most {EXTERNAL_ID_LIMIT_BYTES} are accepted."
@@ -130,28 +136,38 @@ class _Cleaner:
         return cleaned
 
     def clean_json(self, value: JsonObject) -> JsonObject:
-        try:
-            cleaned: JsonObject = self._clean_value(value)
-        except RecursionError as error:
-            raise InvalidRecordError("The metadata is nested too deeply.") from error
+        cleaned: JsonObject = self._clean_value(value, DEEPEST_METADATA)
         return cleaned
 
-    def _clean_value(self, value: Any) -> Any:
+    def _clean_value(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
             return self.clean(value)
-        if value is None or isinstance(value, bool | int):
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            if value.bit_length() > LARGEST_NUMBER_BITS:
+                raise InvalidRecordError("The metadata holds a number that is too large.")
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else None  # JSON knows no NaN and no infinity
+        if isinstance(value, dict | list | tuple | set | frozenset) and depth == 0:
+            raise InvalidRecordError("The metadata is nested too deeply.")
         if isinstance(value, dict):
-            return {self.clean(str(key)): self._clean_value(item) for key, item in value.items()}
+            return {
+                self.clean(str(self._clean_value(key, 0))): self._clean_value(item, depth - 1)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self._clean_value(item) for item in value]
+            return [self._clean_value(item, depth - 1) for item in value]
         if isinstance(value, datetime):
             return value.isoformat()
         if isinstance(value, UUID):
             return str(value)
         raise InvalidRecordError(f"The metadata holds a {type(value).__name__}, which is not JSON.")
+
+
+def _is_storable(text: str) -> bool:
+    return clean_text(text)[1] == 0
 
 
 def _require_text(value: object, name: str, cleaner: _Cleaner) -> str:
@@ -190,7 +206,7 @@ def _parse_instant(value: object, name: str) -> datetime | None:
 def _parse_duration(value: object, notes: JsonObject) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         notes["duration"] = "not a number of seconds, left out"
         return None
     if not 0 <= value <= LONGEST_DURATION.total_seconds():

@@ -52,7 +52,10 @@ def insert_recording(conn: _Connection, user_id: UUID | str, record: ConnectorRe
             given one, or the given vault is not in it.
         ItemError: The database refused this record.
     """
-    result = insert_recordings(conn, user_id, [record])[0]
+    refused: dict[int, ItemError] = {}
+    result = _insert_recordings(conn, user_id, [record], refused)[0]
+    if refused:
+        raise refused[0]
     if result.recording_id is None:
         raise ItemError(result.error, error_class=result.error_class)
     return result.recording_id
@@ -71,7 +74,7 @@ def run_pipeline(conn: _Connection, user_id: UUID | str, record: ConnectorRecord
         if existing.is_duplicate:
             return PipelineResult(success=False, skipped=True, recording_id=existing.existing_recording_id)
         result = insert_recordings(conn, user_id, [record])[0]
-    except (ImportPipelineError, psycopg.Error) as error:
+    except (ImportPipelineError, psycopg.Error, UnicodeEncodeError) as error:
         return PipelineResult(success=False, error=describe_database_error(error))
     if result.error is not None:
         return PipelineResult(success=False, error=result.error)
@@ -116,6 +119,13 @@ def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[
     Raises:
         psycopg.OperationalError: The database is gone; nothing of this batch is written.
     """
+    return _insert_recordings(conn, user_id, records, {})
+
+
+def _insert_recordings(
+    conn: _Connection, user_id: UUID | str, records: Sequence[ConnectorRecord], refused: dict[int, ItemError]
+) -> list[InsertResult]:
+    """Do what `insert_recordings` does, and note by position which records our own checks refused."""
     results: list[InsertResult | None] = [None] * len(records)
     with acting_as(conn, user_id):
         destinations = _Destinations(conn, user_id)
@@ -125,6 +135,7 @@ def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[
                 clean = normalise_record(record)
                 bank_id, vault_id = destinations.resolve(clean)
             except ItemError as error:
+                refused[position] = error
                 results[position] = InsertResult(error=str(error), error_class=error.error_class)
             else:
                 rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
@@ -196,6 +207,8 @@ def describe_database_error(error: BaseException) -> str:
         return "a text holds characters that PostgreSQL cannot store"
     if not isinstance(error, psycopg.Error):
         return f"{type(error).__name__} in the importer; please report it"
+    if _is_about_a_value(error):
+        return "it holds a value that PostgreSQL cannot store"
     if error.sqlstate is None:
         return "the connection to the database was lost"
     primary = error.diag.message_primary or type(error).__name__
@@ -333,12 +346,17 @@ def _try_together(
 
 def _is_about_the_whole_transaction(error: Exception) -> bool:
     """Tell trouble of the database (connection, resources, shutdown, conflict, timeout) from trouble with a row."""
-    if not isinstance(error, psycopg.Error):
+    if not isinstance(error, psycopg.Error) or _is_about_a_value(error):
         return False
     state = error.sqlstate or "08000"
     if state[:2] == "42":  # a missing column, table or index concerns every row; a policy's refusal only this one
         return state != "42501"
     return state[:2] in ("08", "25", "40", "53", "55", "57", "58", "XX")
+
+
+def _is_about_a_value(error: psycopg.Error) -> bool:
+    """Tell a value that the driver refused to send, for instance a text with NUL: such an error has no SQLSTATE."""
+    return error.sqlstate is None and isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
 
 
 def _classify(error: Exception) -> ErrorClass:
