@@ -14,6 +14,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from import_pipeline.transcripts.speakers import split_prefix
@@ -26,6 +27,7 @@ TIMING = re.compile(_TIME + r"[ \t]*-->" + _TIME + r"(?![0-9:])")
 _BROKEN_TIMING = re.compile(r"[0-9:;.,\s-]*-->")
 _SKIPPED_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t:]|$)")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:[ \t]+([^<>]*))?>|(</v>)", re.IGNORECASE)
+_ONE_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]+)>([^<&]*)(?:</v>)?$")
 # Only tags that exist: "<crosstalk>" and "a < b" are what somebody wrote down, and W3C's tokenizer would eat them.
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|v|ruby|rt|lang|font|span|p|br)(?:[.\s/][^<>]*)?>|<[0-9]{1,9}:[0-9:.,]{1,20}>", re.IGNORECASE
@@ -183,56 +185,65 @@ class _CueReader:
             self.odd["empty_cues"] += 1
             self.last_utterance = None
             return
+        self.payload = []
         text = payload[0].strip() if len(payload) == 1 else " ".join([line.strip() for line in payload])
         if "<" in text:
             if "<v" in text or "<V" in text:
                 self._voices(text)
-                self.payload = []
                 return
-            text = _TAG.sub("", text)
-        if self.webvtt is False and "{\\" in text:
+            text = _untagged(text)
+            payload = [_untagged(line) for line in payload]
+        if not self.webvtt and "{\\" in text:
             text = _ASS_OVERRIDE.sub("", text)
+            payload = [text]
+        if "&" in text:
+            text = html.unescape(text)
+            payload = [html.unescape(line) for line in payload]
+        speaker = None
         if ":" in text or "[" in text or "：" in text:
-            self._prefixed(payload, text)
-        else:
-            if "&" in text:
-                text = html.unescape(text)
-            self.into.add(None, text, self.start, self.end)
-        self.payload = []
+            if len(payload) > 1 and self._several(payload):
+                return
+            speaker, text = split_prefix(text)
+        self.into.add(speaker, text, self.start, self.end)
 
-    def _prefixed(self, payload: list[str], text: str) -> None:
-        """`Name: text`, possibly several in one cue, each on its own line."""
-        if len(payload) > 1 and all(split_prefix(_TAG.sub("", line).strip())[0] for line in payload):
-            parts = [_TAG.sub("", line).strip() for line in payload]
-        else:
-            parts = [text.strip()]
-        for part in parts:
-            speaker, said = split_prefix(html.unescape(part) if "&" in part else part)
+    def _several(self, payload: list[str]) -> bool:
+        """Whether several people speak in one cue, each on a line of its own; if so, take them."""
+        parts = [split_prefix(line.strip()) for line in payload]
+        if any(speaker is None for speaker, _ in parts):
+            return False
+        for speaker, said in parts:
             self.into.add(speaker, said, self.start, self.end)
+        return True
 
     def _voices(self, text: str) -> None:
         """One or several `<v Name>` in a cue; the closing tag may be missing."""
         self.voices += 1
+        simple = _ONE_VOICE.match(text)
+        if simple:  # nearly all
+            self._say(_name(simple[1]), simple[2].strip())
+            return
         speaker: str | None = None
         at = 0
-        parts: list[tuple[str | None, str]] = []
         for match in _VOICE.finditer(text):
-            parts.append((speaker, text[at : match.start()]))
+            self._say_marked(speaker, text[at : match.start()])
             speaker = None if match[2] else _name(match[1])
             at = match.end()
-        parts.append((speaker, text[at:]))
-        for speaker, part in parts:
-            said = _TAG.sub("", part)
-            said = (html.unescape(said) if "&" in said else said).strip()
-            if not said:
-                continue
-            turns = self.into
-            number = turns.speaker_number(speaker)
-            if self.utterance and self.utterance == self.last_utterance and turns.speakers[-1] == number:
-                turns.extend_last(said, self.end)  # Teams cut one utterance into several cues
-            else:
-                turns.add(speaker, said, self.start, self.end)
-            self.last_utterance = self.utterance
+        self._say_marked(speaker, text[at:])
+
+    def _say_marked(self, speaker: str | None, text: str) -> None:
+        text = _untagged(text)
+        self._say(speaker, (html.unescape(text) if "&" in text else text).strip())
+
+    def _say(self, speaker: str | None, text: str) -> None:
+        if not text:
+            return
+        turns = self.into
+        utterance = self.utterance
+        if utterance and utterance == self.last_utterance and turns.speakers[-1] == turns.speaker_number(speaker):
+            turns.extend_last(text, self.end)  # Teams cut one utterance into several cues
+        else:
+            turns.add(speaker, text, self.start, self.end)
+        self.last_utterance = utterance
 
     def close(self) -> None:
         self.in_payload = False
@@ -240,6 +251,11 @@ class _CueReader:
         self._flush()
 
 
+def _untagged(text: str) -> str:
+    return " ".join(_TAG.sub("", text).split())
+
+
+@lru_cache(4096)
 def _name(annotation: str | None) -> str | None:
     """The speaker of a voice tag; entities are allowed in it."""
     return " ".join(html.unescape(annotation or "").split()) or None

@@ -19,17 +19,19 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "is a RAR archive; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "is a Zstandard archive; unpack it first"),
     (b"\x1a\x45\xdf\xa3", "is a video (Matroska or WebM), not a transcript"),
-    (b"OggS", "is an Ogg recording, not a transcript"),
-    (b"fLaC", "is a FLAC recording, not a transcript"),
-    (b"ID3", "is an MP3 recording, not a transcript"),
+    (b"OggS\0", "is an Ogg recording, not a transcript"),
+    (b"fLaC\0", "is a FLAC recording, not a transcript"),
+    (b"ID3\2", "is an MP3 recording, not a transcript"),
+    (b"ID3\3", "is an MP3 recording, not a transcript"),
+    (b"ID3\4", "is an MP3 recording, not a transcript"),
     (b"SQLite format 3\0", "is a SQLite database"),
     (b"\x7fELF", "is a program"),
 )
 _WEB_PAGE = re.compile(
-    rb"(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,2000}?-->\s*)*<(?:!doctype\s+html|html|head|body|script|meta)\b",
+    r"(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,2000}?-->\s*){0,9}<(?:!doctype\s+html|html|head|body|script|meta)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_XML = re.compile(rb"<\?xml\b|<tt\b|<transcript\b|<!DOCTYPE\b", re.IGNORECASE)
+_XML = re.compile(r"<\?xml\b|<tt\b|<transcript\b|<!DOCTYPE\b", re.IGNORECASE)
 _CONTROLS = bytes(set(range(32)) - {7, 8, 9, 10, 11, 12, 13, 27})
 
 
@@ -44,13 +46,17 @@ def refuse_foreign(data: bytes) -> None:
     for magic, reason in _MAGIC:
         if data.startswith(magic):
             raise TranscriptError(reason)
-    if data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" and data[0] == 0:
         raise TranscriptError("is a recording (MP4 or M4A), not a transcript")
     if data[:4] == b"RIFF" and data[8:12] in (b"WAVE", b"AVI ", b"WEBP"):
         raise TranscriptError("is a recording or a picture (RIFF), not a transcript")
     if data[0] == 0xFF and len(data) > 1 and data[1] in (0xFB, 0xF3, 0xF2, 0xF1, 0xF9):
         raise TranscriptError("is a recording (MP3 or AAC), not a transcript")
-    start = data[:8192].lstrip(b"\xef\xbb\xbf \t\r\n")
+
+
+def refuse_markup(start: str) -> None:
+    """Raise if a text is a web page or XML; a sign-in page is what an expired download link answers with."""
+    start = start[:8192]
     if _WEB_PAGE.match(start):
         raise TranscriptError("is not a transcript: it looks like a web page (a sign-in page?)")
     if _XML.match(start):

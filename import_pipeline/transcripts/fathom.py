@@ -83,9 +83,13 @@ class _FathomParagraphs(Paragraphs):
         super().__init__(into)
         self._take_out = take_out
 
+    def line(self, line: str) -> None:
+        """Add a line; Fathom puts two spaces between sentences."""
+        super().line(" ".join(line.split()))
+
     def close(self) -> None:
         """Take the inserts out before the turn is handed over."""
-        if self._open and not self._blocks:
+        if self._open and not self._handed:
             text = "\n".join(self._lines)
             if "WATCH:" in text:
                 self._lines = [line for line in _INSERT.sub(self._take_out, text).split("\n")]

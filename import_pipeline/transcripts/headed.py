@@ -20,13 +20,16 @@ _SPOKEN_CLOCK = re.compile(r"(?:[0-9]+ (?:hours?|minutes?|seconds?)(?:, | and )?
 _TEAMS_TITLE = re.compile(r"(.{1,200}?)-[0-9]{8}_[0-9]{6}(?:UTC)?-Meeting (?:Transcript|Recording)", re.IGNORECASE)
 
 
-def read_headed(lines: Iterable[str], into: Turns, about: dict[str, Any], *, clocks_only: bool) -> str:
+def read_headed(
+    lines: Iterable[str], into: Turns, about: dict[str, Any], notes: dict[str, Any], *, clocks_only: bool
+) -> str:
     """Read `Name  0:03` headers with text below them, or bare times if there are no names.
 
     Args:
         lines: The lines of the text.
         into: Takes the turns.
         about: Filled with title, start and length, where the text gives them.
+        notes: Told how many lines before the first turn were not understood.
         clocks_only: Whether a line with nothing but a time begins a turn.
 
     Returns:
@@ -56,15 +59,15 @@ def read_headed(lines: Iterable[str], into: Turns, about: dict[str, Any], *, clo
         fresh = fresh and not line.strip()
         paragraphs.line(line)
     paragraphs.close()
-    form = _read_preamble(paragraphs.preamble, about, form)
+    form = _read_preamble(paragraphs.preamble, about, notes, form)
     if form == "youtube-paste":
         fill_ends(into)  # captions are put together to sentences
     return form
 
 
-def _read_preamble(preamble: list[str], about: dict[str, Any], form: str) -> str:
+def _read_preamble(preamble: list[str], about: dict[str, Any], notes: dict[str, Any], form: str) -> str:
     """Title line, local date line and length line of a Teams document."""
-    for line in preamble[:20]:
+    for line in preamble:
         if title := _TEAMS_TITLE.match(line):
             about["title"] = title[1]
             about["start"] = find_date(line)
@@ -72,8 +75,12 @@ def _read_preamble(preamble: list[str], about: dict[str, Any], form: str) -> str
         elif (length := _LENGTH.match(line)) and any(length.groups()):
             hours, minutes, seconds = (int(part or 0) for part in length.groups())
             about["duration"] = hours * 3600 + minutes * 60 + seconds
-        elif "start" not in about and (local := _local_date(line)):
-            about["start"] = local
+        elif local := _local_date(line):
+            about["start"] = about.get("start") or local
+        elif "title" not in about and len(preamble) <= 3:
+            about["title"] = line
+        else:
+            notes["skipped_lines"] = notes.get("skipped_lines", 0) + 1
     return form
 
 
@@ -88,7 +95,7 @@ def _local_date(line: str) -> datetime | None:
     return None
 
 
-def read_teams_old(lines: Iterable[str], into: Turns, about: dict[str, Any]) -> str:
+def read_teams_old(lines: Iterable[str], into: Turns, about: dict[str, Any], notes: dict[str, Any]) -> str:
     """Read the older Teams document: a line with start and end, a line with the name, lines of text."""
     paragraphs = Paragraphs(into)
     times: tuple[int | None, int | None] | None = None
@@ -106,5 +113,5 @@ def read_teams_old(lines: Iterable[str], into: Turns, about: dict[str, Any]) -> 
         else:
             paragraphs.line(line)
     paragraphs.close()
-    _read_preamble(paragraphs.preamble, about, "teams-docx")
+    _read_preamble(paragraphs.preamble, about, notes, "teams-docx")
     return "teams-docx-old"

@@ -38,6 +38,7 @@ def layout_of(head: str) -> Layout:
     lines = nonblank(head.split("\n"), LOOKED_AT)
     seen: Counter[str] = Counter()
     timings: list[int] = []
+    headers: dict[str, list[int]] = {"fathom": [], "named": []}
     for number, line in enumerate(lines):
         if len(line) > LONGEST_HEADER:
             continue
@@ -48,12 +49,12 @@ def layout_of(head: str) -> Layout:
         elif CLOCK_LINE.match(line):
             seen["clock"] += 1
         elif FATHOM_HEADER.match(line):
-            seen["fathom"] += 1
+            headers["fathom"].append(number)
         elif NAMED_HEADER.match(line):
-            seen["named"] += 1
+            headers["named"].append(number)
         elif split_prefix(line)[0]:
             seen["prefix"] += 1
-    if seen["chat"] and seen["chat"] >= 0.8 * (sum(seen.values())):
+    if seen["chat"] and seen["chat"] >= 0.8 * (sum(seen.values()) + sum(map(len, headers.values()))):
         raise TranscriptError("is a chat log of a meeting, not a transcript of what was said")
     if timings:
         names = sum(1 for number in timings if number + 2 < len(lines) and _is_name_line(lines[number + 1]))
@@ -61,13 +62,35 @@ def layout_of(head: str) -> Layout:
         return "teams-old" if names and names >= 0.8 * len(timings) - 1 and followed >= names - 1 else "cues"
     if is_meet(lines):
         return "meet"
+    fathom, named = headers["fathom"], headers["named"]
+    if _is_structure(fathom, lines, FATHOM_HEADER) and (len(fathom) >= len(named) or "fathom.video/" in head):
+        return "fathom"
+    if _is_structure(named, lines, NAMED_HEADER):
+        return "headed"
     enough = 1 if len(lines) <= 12 else 2
-    structured = max(seen["fathom"], seen["named"])
-    if structured >= enough and structured >= 0.04 * len(lines):
-        return "fathom" if seen["fathom"] >= seen["named"] else "headed"
     if seen["clock"] >= enough and seen["clock"] >= 0.04 * len(lines):
         return "clocked"
     return "generic"
+
+
+def _is_structure(headers: list[int], lines: list[str], expression: re.Pattern[str]) -> bool:
+    """Whether these lines are headers of turns: frequent, with text below, and names that come again.
+
+    An agenda and a table of contents have lines of the same shape.
+    """
+    if len(headers) < (1 if len(lines) <= 12 else 2) or len(headers) < 0.04 * len(lines):
+        return False
+    marked = set(headers)
+    followed = sum(1 for number in headers if number + 1 < len(lines) and number + 1 not in marked)
+    if followed < 0.7 * len(headers):
+        return False
+    groups = [match.groups() for number in headers if (match := expression.match(lines[number]))]
+    names = {next(group for group in match if group and not group[0].isdigit()) for match in groups if _named(match)}
+    return len(names) < len(headers) if len(headers) > 6 else all(looks_like_a_name(name) for name in names)
+
+
+def _named(groups: tuple[str | None, ...]) -> bool:
+    return any(group and not group[0].isdigit() for group in groups)
 
 
 def _is_name_line(line: str) -> bool:

@@ -42,7 +42,7 @@ class Paragraphs:
         self._start: int | None = None
         self._end: int | None = None
         self._lines: list[str] = []
-        self._blocks: list[str] = []
+        self._handed = False
 
     @property
     def is_open(self) -> bool:
@@ -69,21 +69,31 @@ class Paragraphs:
             self._open = True
         self._lines.append(line.strip())
         if len(self._lines) > _JOINED_AT_ONCE:  # a list of short lines would take many times their size
-            self._blocks.append("\n".join(self._lines))
-            self._lines = []
+            self._hand_over(last=False)
 
     def close(self) -> None:
         """Hand the turn over."""
         if self._open:
-            text = "\n".join([*self._blocks, *self._lines]) if self._blocks else "\n".join(self._lines)
-            if "\n\n\n" in text:
-                text = _BLANKS.sub("\n\n", text)
-            if text and not text.isspace():
-                # One newline stays if a blank line followed: a wrong guess that is glued back continues there.
-                self.into.add(self._speaker, text.strip() + ("\n" if text[-1] == "\n" else ""), self._start, self._end)
-        self._open = False
+            self._hand_over(last=True)
+        self._open = self._handed = False
         self._speaker = self._start = self._end = None
-        self._lines, self._blocks = [], []
+        self._lines = []
+
+    def _hand_over(self, *, last: bool) -> None:
+        text = "\n".join(self._lines)
+        self._lines = []
+        if "\n\n\n" in text:
+            text = _BLANKS.sub("\n\n", text)
+        if self._handed:
+            self.into.extend_encoded(b"\n" + text.encode())
+            return
+        if last:
+            # One newline stays if a blank line followed: a wrong guess that is glued back continues there.
+            text = text.strip() + ("\n" if text[-1:] == "\n" else "")
+        if last and (not text or text.isspace()):
+            return
+        self.into.add(self._speaker, text, self._start, self._end)
+        self._handed = True
 
 
 _BLANKS = re.compile(r"\n{3,}")

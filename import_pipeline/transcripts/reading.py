@@ -10,7 +10,7 @@ from typing import Any
 
 from import_pipeline.errors import TranscriptError
 from import_pipeline.transcripts.cues import read_cues
-from import_pipeline.transcripts.detecting import refuse_binary, refuse_foreign
+from import_pipeline.transcripts.detecting import refuse_binary, refuse_foreign, refuse_markup
 from import_pipeline.transcripts.fathom import read_fathom
 from import_pipeline.transcripts.generic import read_generic
 from import_pipeline.transcripts.headed import read_headed, read_teams_old
@@ -58,7 +58,8 @@ def read_transcript(data: bytes, *, name: str) -> Transcript:
     head = file.head()
     start = head.lstrip("\ufeff \t\n")
     if not start:
-        raise TranscriptError("is empty" if not start and len(data) < 4 else "holds no text")
+        raise TranscriptError("is empty" if len(data) < 4 else "holds no text")
+    refuse_markup(start)
     if _WEBVTT.match(start):
         raw, form = _read_cues(file.lines(), notes, webvtt=True)
     elif _JSON.match(start) or suffix == "json":
@@ -103,13 +104,13 @@ def _read_lines(
         raise TranscriptError("holds no cues")
     raw = Turns()
     if layout == "teams-old":
-        form = read_teams_old(lines, raw, about)
+        form = read_teams_old(lines, raw, about, notes)
     elif layout == "meet":
         form = read_meet(lines, raw, about, notes)
     elif layout == "fathom":
         form = read_fathom(lines, raw, about, notes)
     elif layout in ("headed", "clocked"):
-        form = read_headed(lines, raw, about, clocks_only=layout == "clocked")
+        form = read_headed(lines, raw, about, notes, clocks_only=layout == "clocked")
     else:
         form = read_generic(lines, head, raw, about, notes)
     if in_document and not form.endswith(("docx", "docx-old")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from import_pipeline.errors import TranscriptError
@@ -24,6 +25,9 @@ LONGEST = 1_200
 """... and with the cue at this many, so that there is a time every minute or so."""
 
 _SENTENCE_ENDS = (b".", b"?", b"!", "…".encode(), "。".encode(), "？".encode(), "！".encode(), b'"', "؟".encode())
+_RESTART_MS = 60_000
+_SMALLEST_PART = 5
+_BLANK = 32
 _COMPARED_WORDS = 120
 
 
@@ -60,11 +64,25 @@ def resolve_speakers(raw: Turns, *, cues: bool) -> Turns:
     believed = accepted(guesses, len(raw), known)
     turns = Turns()
     final = array("I")
-    glue: list[bytes] = []
+    glue: list[bytes] = []  # what a wrong guess took from its text, by number
     for number, name in enumerate(names):
         wrong = guessed[number] and name not in believed
         final.append(0 if wrong or name is None else turns.speaker_number(name_of(name) if guessed[number] else name))
         glue.append(name.encode() if wrong and name else b"")
+    if any(glue):
+        return _glued(raw, turns, final, glue, cues=cues)
+    raw.names = turns.names  # nothing to glue: the text stays where it is
+    carried = 0
+    for index, number in enumerate(raw.speakers):
+        speaker = final[number]
+        if cues:
+            carried = speaker = speaker or carried
+        raw.speakers[index] = speaker
+    return raw
+
+
+def _glued(raw: Turns, turns: Turns, final: array[int], glue: list[bytes], *, cues: bool) -> Turns:
+    """Put wrong guesses back where they stood: at the beginning of their cue, or into the paragraph before."""
     carried = 0
     with memoryview(raw.blob) as blob:
         for index, number in enumerate(raw.speakers):
@@ -74,32 +92,50 @@ def resolve_speakers(raw: Turns, *, cues: bool) -> Turns:
             if cues:
                 carried = speaker = speaker or carried
             elif glue[number] and start == UNKNOWN and len(turns):
-                turns.blob += b"\n" + glue[number] + text
-                turns.offsets[-1] = len(turns.blob)
+                turns.extend_encoded(b"\n" + glue[number] + text)
                 continue
             turns.add_encoded(speaker, glue[number] + text if glue[number] else text, start, raw.ends[index])
     return turns
 
 
 def in_order(turns: Turns, notes: dict[str, Any]) -> Turns:
-    """Sort by start, keeping the order of what starts together; a turn without a time stays behind its neighbour."""
-    latest = late = 0
+    """Sort by start, keeping the order of what starts together; a turn without a time stays behind its neighbour.
+
+    Where the times begin again, as in several recordings pasted into one file, the parts stay in the order of the
+    file and are sorted each for itself.
+    """
     keys = array("I")
-    for start in turns.starts:
+    previous = latest = late = 0
+    drops = array("Q")
+    for index, start in enumerate(turns.starts):
         if start == UNKNOWN:
-            start = keys[-1] if keys else 0
-        elif start < latest:
+            start = previous
+        if start < latest:
             late += 1
-        else:
-            latest = start
+            if start + _RESTART_MS < previous:
+                drops.append(index)
+        latest = max(latest, start)
+        previous = start
         keys.append(start)
     if not late:
         return turns
-    notes["reordered_turns"] = late
+    bounds = [0, *drops, len(turns)]
+    if drops and (len(drops) > 20 or min(b - a for a, b in pairwise(bounds)) < _SMALLEST_PART):
+        bounds = [0, len(turns)]
+    if len(bounds) > 2:
+        notes["times_begin_again"] = len(bounds) - 2
+    order: list[int] = []
+    for first, last in pairwise(bounds):
+        order += sorted(range(first, last), key=keys.__getitem__)
+    moved = sum(1 for place, index in enumerate(order) if place != index)
+    if not moved:
+        return turns
+    notes["reordered_turns"] = moved
     ordered = Turns()
     ordered.names = turns.names
+    ordered.spoken = turns.spoken
     with memoryview(turns.blob) as blob:
-        for index in sorted(range(len(turns)), key=keys.__getitem__):
+        for index in order:
             text = blob[turns.offsets[index] : turns.offsets[index + 1]]
             ordered.add_encoded(turns.speakers[index], text, turns.starts[index], turns.ends[index])
     return ordered
@@ -113,31 +149,36 @@ def merge(turns: Turns) -> Turns:
     merged = Turns()
     merged.names = turns.names
     merged.spoken = turns.spoken
-    speakers, starts, ends, offsets = turns.speakers, turns.starts, turns.ends, turns.offsets
+    merged.merged = True
+    blob, offsets, ends = turns.blob, turns.offsets, turns.ends
     open_speaker, open_end, open_start, size, sentence_over = -1, UNKNOWN, 0, 0, True
-    with memoryview(turns.blob) as blob:
-        for index, speaker in enumerate(speakers):
-            text = bytes(blob[offsets[index] : offsets[index + 1]]).strip()
-            if not text:
+    with memoryview(blob) as view:
+        for index, (speaker, start) in enumerate(zip(turns.speakers, turns.starts, strict=True)):
+            first, last, end = offsets[index], offsets[index + 1], ends[index]
+            while first < last and blob[last - 1] <= _BLANK:  # trimmed in place: a turn can be 50 MB
+                last -= 1
+            while first < last and blob[first] <= _BLANK:
+                first += 1
+            if first == last:
                 continue
-            start, end = starts[index], ends[index]
             if (
                 speaker == open_speaker
                 and open_end != UNKNOWN
                 and end != UNKNOWN
                 and open_start <= start < open_end + GAP_MS
-                and size + len(text) < LONGEST
+                and size + last - first < LONGEST
                 and not (size >= READABLE and sentence_over)
             ):
-                merged.blob += b" " + text
+                merged.blob += b" "
+                merged.blob += view[first:last]
                 merged.offsets[-1] = len(merged.blob)
-                size += 1 + len(text)
+                size += 1 + last - first
                 if end > open_end:
                     merged.ends[-1] = open_end = end
             else:
-                merged.add_encoded(speaker, text, start, end)
-                open_speaker, open_start, open_end, size = speaker, start, end, len(text)
-            sentence_over = text.endswith(_SENTENCE_ENDS)
+                merged.add_encoded(speaker, view[first:last], start, end)
+                open_speaker, open_start, open_end, size = speaker, start, end, last - first
+            sentence_over = blob[max(first, last - 3) : last].endswith(_SENTENCE_ENDS)
     return merged
 
 

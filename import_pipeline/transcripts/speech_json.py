@@ -34,13 +34,10 @@ _KEPT = frozenset(
 )
 
 
-class _Segment:
+class _Segment(int):
     """Where a segment went: its number in the arrays. Whatever else the object held is gone."""
 
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    __slots__ = ()
 
 
 class _Hook:
@@ -54,11 +51,11 @@ class _Hook:
         self.others = 0
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> Any:
-        entry = dict(pairs)
-        if "word" in entry and len(entry) < 12:
-            if "speaker" in entry and "confidence" in entry:
-                self._word(entry)
+        if pairs and pairs[0][0] == "word":  # nine of ten objects
+            if len(pairs) > 4:
+                self._word(dict(pairs))
             return None
+        entry = dict(pairs)
         if entry.keys() == {"from", "to"}:  # whisper.cpp
             return (entry["from"], entry["to"])
         if not any(key in entry for key in _INNER):
@@ -81,7 +78,7 @@ class _Hook:
     def _word(self, entry: dict[str, Any]) -> None:
         """Deepgram names speakers on words only, unless it was asked for utterances."""
         word = entry.get("punctuated_word") or entry["word"]
-        if isinstance(word, str):
+        if "speaker" in entry and "confidence" in entry and isinstance(word, str):
             start, end = milliseconds(entry.get("start")), milliseconds(entry.get("end"))
             self.words.add(_speaker(entry), word, start, end)
 
@@ -137,8 +134,10 @@ def read_speech_json(file: TextFile, data: bytes, about: dict[str, Any], notes: 
     turns = Turns()
     form, milli = _form_of(content)
     segments = _find(content, 0)
-    for segment, speaker in segments or ():
-        _copy(hook, segment, speaker, turns, 1 if milli else 1000)
+    for group, speaker in segments or ():
+        for segment in group:
+            if isinstance(segment, _Segment):
+                _copy(hook, segment, speaker, turns, 1 if milli else 1000)
     if not len(turns) and len(hook.words):
         turns, form = hook.words, "deepgram-json"
     if not len(turns):
@@ -156,7 +155,7 @@ def read_speech_json(file: TextFile, data: bytes, about: dict[str, Any], notes: 
 
 
 def _copy(hook: _Hook, segment: _Segment, speaker: str | None, turns: Turns, factor: int) -> None:
-    number = segment.number
+    number = int(segment)
     start, end = hook.starts[number] * factor / 1000, hook.ends[number] * factor / 1000
     start_ms, end_ms = milliseconds(start), milliseconds(end)
     if start_ms is not None and end_ms is not None and end_ms < start_ms:
@@ -181,26 +180,26 @@ def _form_of(content: Any) -> tuple[str, bool]:
     return "segments-json", False
 
 
-def _find(content: Any, depth: int) -> list[tuple[_Segment, str | None]] | None:
-    """The first list of segments on the known ways in; an empty list if there is one without speech."""
+def _find(content: Any, depth: int) -> list[tuple[list[Any], str | None]] | None:
+    """The lists of segments on the first known way in; an empty list if there is one without speech."""
     if depth > 8:
         return None
     if isinstance(content, list):
         if not content:
             return []
         if any(isinstance(entry, _Segment) for entry in content):
-            return [(entry, None) for entry in content if isinstance(entry, _Segment)]
-        found = [segment for entry in content for segment in _find(entry, depth + 1) or ()]
+            return [(content, None)]
+        found = [group for entry in content for group in _find(entry, depth + 1) or ()]
         return found or None
     if not isinstance(content, dict):
         return None
-    empty: list[tuple[_Segment, str | None]] | None = None
+    empty: list[tuple[list[Any], str | None]] | None = None
     for key in (*_WAY_IN, "channels", "alternatives"):
         if key in content and content[key] is not None:
             found = _find(content[key], depth + 1) or []
             if found:
                 speaker = _speaker(content)
-                return [(segment, name or speaker) for segment, name in found]
+                return [(group, name or speaker) for group, name in found]
             if isinstance(content[key], list):
                 empty = []
     return empty

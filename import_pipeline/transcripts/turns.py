@@ -19,6 +19,8 @@ from import_pipeline.transcripts.text import clean_text
 MAX_TURNS = 2_000_000
 """More than two days of one word each 100 ms: nothing that people said."""
 
+TOO_MANY = f"holds more than {MAX_TURNS:,} turns, which no call has"
+
 MAX_SPEAKERS = 20_000
 
 UNKNOWN = 0xFFFF_FFFF
@@ -50,7 +52,7 @@ class Turn:
 class Turns(Sequence[Turn]):
     """A sequence of turns that takes 16 bytes each beyond their text."""
 
-    __slots__ = ("_ids", "blob", "damaged", "ends", "names", "offsets", "speakers", "spoken", "starts")
+    __slots__ = ("_ids", "blob", "damaged", "ends", "merged", "names", "offsets", "speakers", "spoken", "starts")
 
     def __init__(self) -> None:
         self.names: list[str | None] = [None]
@@ -62,7 +64,11 @@ class Turns(Sequence[Turn]):
         self.offsets = array("Q", [0])
         self.blob = bytearray()
         self.spoken = False
+        """Whether there is any letter or digit in all of the text."""
         self.damaged = 0
+        """How many characters were replaced."""
+        self.merged = False
+        """Whether these are the result of merging already."""
 
     def add(self, speaker: str | None, text: str, start: int | None = None, end: int | None = None) -> None:
         """Append a turn.
@@ -73,8 +79,8 @@ class Turns(Sequence[Turn]):
             start: Milliseconds.
             end: Milliseconds.
         """
-        if not self.spoken and _SPOKEN.search(text):
-            self.spoken = True
+        if not self.spoken:
+            self.spoken = _SPOKEN.search(text) is not None
         if "\0" in text:
             text, count = clean_text(text)
             self.damaged += count
@@ -89,12 +95,18 @@ class Turns(Sequence[Turn]):
             number = self._new_speaker(speaker)
             if number == 0:  # too many names to be names
                 encoded = f"{clean_text(speaker or '')[0]}".encode() + encoded
-        self.add_encoded(number, encoded, UNKNOWN if start is None else start, UNKNOWN if end is None else end)
+        if len(self.speakers) >= MAX_TURNS:
+            raise TranscriptError(TOO_MANY)
+        self.speakers.append(number)
+        self.starts.append(UNKNOWN if start is None else start)
+        self.ends.append(UNKNOWN if end is None else end)
+        self.blob += encoded
+        self.offsets.append(len(self.blob))
 
     def add_encoded(self, number: int, text: bytes | bytearray | memoryview, start: int, end: int) -> None:
         """Append a turn whose speaker has a number already and whose text is clean UTF-8."""
         if len(self.speakers) >= MAX_TURNS:
-            raise TranscriptError(f"holds more than {MAX_TURNS:,} turns, which no call has")
+            raise TranscriptError(TOO_MANY)
         self.speakers.append(number)
         self.starts.append(start)
         self.ends.append(end)
@@ -105,9 +117,13 @@ class Turns(Sequence[Turn]):
         """Continue the last turn."""
         clean, count = clean_text(text)
         self.damaged += count
-        self.blob += b" " + clean.encode()
-        self.offsets[-1] = len(self.blob)
+        self.extend_encoded(b" " + clean.encode())
         self.ends[-1] = UNKNOWN if end is None else max(end, self.starts[-1])
+
+    def extend_encoded(self, text: bytes) -> None:
+        """Lengthen the text of the last turn by clean UTF-8."""
+        self.blob += text
+        self.offsets[-1] = len(self.blob)
 
     def speaker_number(self, speaker: str | None) -> int:
         """The number of a speaker, for `add_encoded`."""
@@ -250,7 +266,9 @@ def render(turns: Iterable[Turn]) -> str:
     """
     from import_pipeline.transcripts.settling import merge
 
-    merged = merge(collect(turns))
+    merged = collect(turns)
+    if not merged.merged:
+        merged = merge(merged)
     names = [f"{name}: ".encode() if name else b"" for name in merged.names]
     text = bytearray()  # one buffer and one decoding: a list of strings would double the memory
     blob, offsets = memoryview(merged.blob), merged.offsets

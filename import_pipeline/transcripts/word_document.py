@@ -21,6 +21,7 @@ MAX_RATIO = 200
 """Text documents shrink to a tenth, very repetitive ones to a fiftieth."""
 
 _MAX_DIRECTORY = 4 * 1024 * 1024
+_LONGEST_TAG = 8 * 1024 * 1024
 _DOCUMENT = "word/document.xml"
 _DAMAGED = "is damaged: the .docx cannot be opened"
 _SPACES = (
@@ -98,6 +99,8 @@ def _lines(stream: Any) -> Iterator[str]:
         if total > MAX_DOCUMENT:
             raise TranscriptError("is a .docx that is larger inside than it says")
         reader.parser.Parse(piece, False)
+        if total - reader.parser.CurrentByteIndex > _LONGEST_TAG:  # expat keeps an unfinished tag in memory
+            raise TranscriptError(_DAMAGED)
         yield from reader.take()
     reader.parser.Parse(b"", True)
     yield from reader.take()
@@ -156,6 +159,8 @@ class _Reader:
     def _characters(self, text: str) -> None:
         if self._in_text and not self._skipped:
             self._parts.append(text)
+            if len(self._parts) > 10_000:
+                self._parts = ["".join(self._parts)]
 
     def _entity(self, *_declaration: object) -> None:
         raise TranscriptError("is a .docx with entity declarations, which no word processor writes")
