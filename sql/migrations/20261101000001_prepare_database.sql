@@ -123,7 +123,9 @@ do $$
 declare
     v_missing text;
 begin
-    select string_agg(format('%s.%s', needed.table_name, needed.column_name), ', ')
+    select string_agg(
+        format('%s.%s', needed.table_name, needed.column_name), ', ' order by needed.table_name, needed.column_name
+    )
     into v_missing
     from (
         values

@@ -1,0 +1,194 @@
+"""Finds and merges recordings that a database held more than once before the import key was there.
+
+Only for the owner of the tables, and only when asked: migrations stop at duplicates and name the command. Once the
+unique index exists there is nothing left to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.rows import scalar_row, tuple_row
+
+from import_pipeline.errors import MigrationError
+from import_pipeline.sql import query
+
+Connection = psycopg.Connection[Any]
+
+_KEPT_AS_IT_IS = {
+    "id", "owner_user_id", "bank_id", "source_app", "source_metadata", "legacy_recording_id", "created_at", "updated_at"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Rows of `recordings` that are one call of one user; the oldest comes first and is the one to keep."""
+
+    user_id: UUID
+    source_app: str
+    external_id: str
+    recording_ids: tuple[UUID, ...]
+    bank_ids: tuple[UUID, ...]
+    titles: tuple[str, ...]
+
+    @property
+    def spans_banks(self) -> bool:
+        """Whether the rows lie in different banks, so that merging takes the call away from somebody."""
+        return len(set(self.bank_ids)) > 1
+
+
+@dataclass(frozen=True)
+class MergeSummary:
+    """What a merge did."""
+
+    merged_groups: int = 0
+    deleted_recordings: int = 0
+    dropped_entries: int = 0
+    """Vault entries that stood beside another one of the same call in the same vault."""
+    moved_references: dict[str, int] = field(default_factory=dict)
+    """Rows that now refer to the row kept, by table."""
+    left_alone: list[DuplicateGroup] = field(default_factory=list)
+    """Groups that span banks: which bank keeps the call is not for software to decide."""
+
+
+def find_duplicates(conn: Connection) -> list[DuplicateGroup]:
+    """Return all groups, largest first.
+
+    Raises:
+        MigrationError: Row-level security hides recordings from this connection.
+    """
+    with conn.transaction():
+        _require_sight(conn)
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            return [
+                DuplicateGroup(user_id, source_app, external_id, tuple(ids), tuple(banks), tuple(titles))
+                for user_id, source_app, external_id, ids, banks, titles in cursor.execute(
+                    query("find_duplicate_recordings")
+                )
+            ]
+
+
+def merge_duplicates(conn: Connection, *, across_banks: bool = False) -> MergeSummary:
+    """Merge every group into its oldest row, in one transaction; afterwards nothing refers to a deleted row.
+
+    What the oldest row lacks, an empty transcript for instance, it gets from the next oldest that has it. Vault entries
+    and all other references by foreign key move to it, those of tables that import_pipeline knows nothing of as well.
+
+    Args:
+        conn: A connection of the owner of the tables, without open transaction.
+        across_banks: Also merge groups whose rows lie in different banks, into the bank of the oldest.
+
+    Raises:
+        MigrationError: Something refers to a recording in a way that cannot be moved; nothing was changed.
+    """
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise MigrationError("Merging needs a connection without open transaction: commit or roll back first.")
+    try:
+        with conn.transaction():
+            conn.execute("set transaction isolation level read committed")
+            conn.execute("set local lock_timeout = '10s'")
+            conn.execute("set local statement_timeout = 0")
+            # Writers wait, readers do not; nobody adds another copy or refers to one meanwhile.
+            conn.execute("lock table public.recordings, public.vault_entries in share row exclusive mode")
+            groups = find_duplicates(conn)
+            left_alone = [group for group in groups if group.spans_banks and not across_banks]
+            return _merge(conn, [group for group in groups if group not in left_alone], left_alone)
+    except psycopg.errors.LockNotAvailable as error:
+        raise MigrationError(
+            "Nothing was merged: somebody else is writing recordings. Stop imports and the application, then try again."
+        ) from error
+
+
+def _merge(conn: Connection, groups: Sequence[DuplicateGroup], left_alone: list[DuplicateGroup]) -> MergeSummary:
+    pairs = [(copy, group.recording_ids[0]) for group in groups for copy in group.recording_ids[1:]]
+    if not pairs:
+        return MergeSummary(left_alone=left_alone)
+    values = {"copy_ids": [copy for copy, _ in pairs], "kept_ids": [kept for _, kept in pairs]}
+    _fill_gaps(conn, groups)
+    conn.execute(query("fold_duplicate_entries"), values)
+    dropped = conn.execute(query("drop_duplicate_entries"), values).rowcount
+    moved = _move_references(conn, values)
+    deleted = conn.execute("delete from public.recordings where id = any(%(copy_ids)s)", values).rowcount
+    return MergeSummary(len(groups), deleted, dropped, moved, left_alone)
+
+
+def _fill_gaps(conn: Connection, groups: Sequence[DuplicateGroup]) -> None:
+    """Give rows to keep what only their copies have, whatever columns the owner's table has."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        columns = cursor.execute(
+            "select attname, atttypid in ('text'::regtype, 'varchar'::regtype), typcategory = 'A'"
+            " from pg_catalog.pg_attribute join pg_catalog.pg_type as t on t.oid = atttypid"
+            " where attrelid = 'public.recordings'::regclass and attnum > 0 and not attisdropped"
+            " and attgenerated = '' and attidentity = ''"
+        ).fetchall()
+    assignments = [
+        sql.SQL(
+            "{column} = case when {kept_knows} then m.{column} else coalesce("
+            "(select c.{column} from public.recordings as c where c.id = any(%(ids)s) and {copy_knows}"
+            " order by c.created_at, c.id limit 1), m.{column}) end"
+        ).format(
+            column=sql.Identifier(name),
+            kept_knows=_is_known("m", name, is_text, is_array),
+            copy_knows=_is_known("c", name, is_text, is_array),
+        )
+        for name, is_text, is_array in columns
+        if name not in _KEPT_AS_IT_IS
+    ]
+    statement = sql.SQL("update public.recordings as m set {} where m.id = %(kept)s").format(
+        sql.SQL(", ").join(assignments)
+    )
+    for group in groups:
+        conn.execute(statement, {"ids": list(group.recording_ids), "kept": group.recording_ids[0]})
+
+
+def _is_known(row: str, column: str, is_text: bool, is_array: bool) -> sql.Composed:
+    value = sql.Identifier(row, column)
+    if is_text:
+        return sql.SQL("{} <> ''").format(value)
+    if is_array:
+        return sql.SQL("cardinality({}) > 0").format(value)
+    return sql.SQL("{} is not null").format(value)
+
+
+def _move_references(conn: Connection, values: dict[str, list[UUID]]) -> dict[str, int]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        references = cursor.execute(query("find_recording_references")).fetchall()
+    columns = {("public", "vault_entries", "recording_id"): 1}
+    columns |= {(schema, table, column): width for _, schema, table, column, width in references}
+    moved: dict[str, int] = {}
+    for (schema, table, column), width in columns.items():
+        target = sql.Identifier(schema, table)
+        name = f"{schema}.{table}"
+        if width > 1:
+            raise MigrationError(f"{name} refers to recordings by several columns at once, which cannot be moved.")
+        try:
+            with conn.transaction():
+                count = conn.execute(
+                    sql.SQL(
+                        "update {0} as r set {1} = pair.kept_id"
+                        " from unnest(%(copy_ids)s::uuid[], %(kept_ids)s::uuid[]) as pair (copy_id, kept_id)"
+                        " where r.{1} = pair.copy_id"
+                    ).format(target, sql.Identifier(column)),
+                    values,
+                ).rowcount
+        except psycopg.Error as error:
+            raise MigrationError(
+                f"Rows of {name} that refer to a copy cannot be moved to the recording that stays: "
+                f"{error.diag.message_primary}. Settle them by hand; nothing was merged."
+            ) from error
+        if count:
+            moved[name] = moved.get(name, 0) + count
+    return moved
+
+
+def _require_sight(conn: Connection) -> None:
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        if cursor.execute("select row_security_active('public.recordings')").fetchone():
+            raise MigrationError(
+                "Row-level security hides recordings from this login: use the one that owns the tables."
+            )
