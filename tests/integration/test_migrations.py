@@ -355,7 +355,7 @@ def run_as_supabase_cli(conn: psycopg.Connection[Any], files: list[Path]) -> Non
     conn.commit()
     for path in files:
         text = path.read_text(encoding="utf-8")
-        conn.execute(text)  # type: ignore[call-overload]
+        conn.execute(text)
         statements = [part.strip().rstrip(";") for part in re.split(r";\n\n", text)]
         conn.execute(
             "insert into supabase_migrations.schema_migrations values (%s, %s, %s)",
@@ -466,7 +466,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize(("statement", "subjects"), BY_HAND.items(), ids=BY_HAND)
 def test_a_change_made_by_hand_is_named(conn: psycopg.Connection[Any], statement: str, subjects: list[str]) -> None:
-    conn.execute(statement)  # type: ignore[call-overload]
+    conn.execute(statement)
     status = migrations.check(conn)
     assert [(drift.kind, drift.subject) for drift in status.drifted] == [("schema", subject) for subject in subjects]
     assert not status.is_current
@@ -491,7 +491,7 @@ def test_a_change_made_by_hand_is_named(conn: psycopg.Connection[Any], statement
     ids=lambda statement: statement[:60],
 )
 def test_what_the_owner_changes_of_his_own_is_no_drift(conn: psycopg.Connection[Any], statement: str) -> None:
-    conn.execute(statement)  # type: ignore[call-overload]
+    conn.execute(statement)
     assert migrations.check(conn).drifted == []
 
 
