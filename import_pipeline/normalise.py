@@ -112,9 +112,17 @@ def normalise_item(item: ListedItem) -> ListedItem:
     """Return a listed item as it can be staged and kept in the ledger; its ids are left alone.
 
     Raises:
-        InvalidRecordError: Its details are not JSON.
+        InvalidRecordError: Something in it is of a wrong type, or its details are not JSON.
     """
     cleaner = _Cleaner()
+    if item.provisional_id is not None and not (isinstance(item.provisional_id, str) and item.provisional_id):
+        raise InvalidRecordError("The item's provisional id is not text.")
+    if item.provisional_id is not None and not _is_storable(item.provisional_id):
+        raise InvalidRecordError("The item's provisional id holds characters that cannot be stored.")
+    if not isinstance(item.details, dict):
+        raise InvalidRecordError("The item's details are not a JSON object.")
+    if not isinstance(item.size_bytes, int):
+        raise InvalidRecordError("The item's size is not a number of bytes.")
     return replace(
         item,
         title=_optional_text(item.title, "title", cleaner),

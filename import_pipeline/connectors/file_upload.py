@@ -26,6 +26,7 @@ from import_pipeline.files import (
     read_file,
     uri_to_path,
 )
+from import_pipeline.ledger import ledger_key
 from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
 from import_pipeline.transcripts import read_records, read_transcript
 
@@ -133,7 +134,8 @@ def _read_list(file: FoundFile) -> list[JsonObject] | None:
 
 
 def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:
-    uri = path_to_uri(file.path) + ("" if position is None else f"#{position}")
+    # As the ledger writes it: the address of a long path in another script exceeds what an id may have.
+    uri = ledger_key(path_to_uri(file.path) + ("" if position is None else f"#{position}"))
     return ListedItem(
         external_id=external_id or uri,
         title=display_path(Path(file.path.stem)),

@@ -5,6 +5,7 @@ the report; what was listed before that is worked on all the same.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -19,7 +20,7 @@ from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
 from import_pipeline.sql import query
 from import_pipeline.stages.run import ListedItems, hold
-from import_pipeline.stages.transform import INVALID, describe_bug
+from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
 from import_pipeline.tenancy import acting_as
 
 BATCH_SIZE = 200
@@ -66,7 +67,7 @@ def fetch(
                 else:
                     is_complete = True
             except ImportPipelineError as error:
-                problem, error_class = str(error), "transient"
+                problem, error_class = describe_problem(error), "transient"
             except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
                 problem, error_class = describe_bug(error), "bug"
             if batch:
@@ -94,8 +95,19 @@ def list_items(connector: Connector, account: Account, partition: Window | None 
                 parse_external_id(item.external_id)
                 yield normalise_item(item)
             except InvalidRecordError as error:
-                # What cannot even be staged goes on as little as the ledger needs, to fail as one item.
-                yield ListedItem(ledger_key(item.external_id), details={INVALID: str(error)})
+                yield _reduce(item, str(error))
+
+
+def _reduce(item: ListedItem, reason: str) -> ListedItem:
+    """Return as much of an item that cannot be staged as can be, to fail as one item of its own."""
+    has_id = isinstance(item.external_id, str) and item.external_id.strip()
+    # Items without an id are told apart by what else is known of them: two of them are two failures.
+    key = ledger_key(item.external_id if has_id else (item.external_id, item.title, item.started_at, item.location))
+    reduced = ListedItem(key, details={INVALID: reason})
+    try:
+        return normalise_item(replace(reduced, title=item.title, started_at=item.started_at, location=item.location))
+    except InvalidRecordError:
+        return reduced
 
 
 def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:

@@ -18,6 +18,7 @@ from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import (
     ErrorClass,
     IgnoredItemError,
+    ImportPipelineError,
     ItemError,
     NotReadyError,
     SourceUnavailableError,
@@ -26,9 +27,13 @@ from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold
+from import_pipeline.transcripts.text import clean_text
 
-INVALID = "invalid"
+INVALID = "import_pipeline.invalid"
 """Key in an item's details under which `fetch` says why it cannot become a record."""
+
+LONGEST_REASON = 500
+"""Characters; some vendors answer with a page of HTML."""
 
 _FIRST_PAUSE: dict[ErrorClass, timedelta] = {
     "rate": timedelta(minutes=15),
@@ -96,15 +101,19 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
             raise ItemError(item.details[INVALID])
         record = normalise_record(connector.fetch_record(account, item))
     except NotReadyError as error:
-        deadline = (item.started_at or new.first_seen_at or now) + connector.transcript_deadline
-        if deadline < now:
+        if now - (item.started_at or new.first_seen_at or now) > connector.transcript_deadline:
             days = connector.transcript_deadline / timedelta(days=1)
-            return _fail(new, "permanent", f"{error} (waited {days:.0f} days, which is the limit)", now)
-        return Waiting(item, str(error), error.retry_at or next_look_at(now, new.attempts))
+            reason = f"{describe_problem(error)} (waited {days:.0f} days, which is the limit)"
+            return _fail(new, "permanent", reason, now)
+        retry_at = error.retry_at
+        if not isinstance(retry_at, datetime) or retry_at.utcoffset() is None:
+            retry_at = next_look_at(now, new.attempts)
+        return Waiting(item, describe_problem(error), retry_at)
     except IgnoredItemError as error:
-        return Ignored(item, str(error))
+        return Ignored(item, describe_problem(error))
     except ItemError as error:
-        return _fail(new, error.error_class, str(error), now)
+        error_class = error.error_class if error.error_class in _FIRST_PAUSE else "bug"
+        return _fail(new, error_class, describe_problem(error), now)
     except SourceUnavailableError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a connector does to one item must not reach its neighbours
@@ -122,6 +131,12 @@ def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> da
 def next_look_at(now: datetime, attempts: int) -> datetime:
     """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
     return now + min(_WAITING_PAUSE * (1 << min(attempts, 16)), _LONGEST_WAITING_PAUSE)
+
+
+def describe_problem(error: ImportPipelineError) -> str:
+    """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
+    text = clean_text(str(error).strip())[0] or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
 def describe_bug(error: BaseException) -> str:
