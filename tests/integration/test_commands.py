@@ -136,11 +136,11 @@ def test_a_killed_import_is_taken_over_at_once_and_completed(
 
 def test_titles_cannot_steer_the_terminal(command_line: CommandLine, calls: Path) -> None:
     (calls / "evil \x1b]0;owned\x07\x1b[31m.vtt").touch()
-    (calls / "fine [bold]not markup[/bold].vtt").touch()
+    (calls / "fine [bold]not markup.vtt").touch()
     outcome = command_line.run("upload", calls)
     listed = command_line.run("failures")
     assert "\x1b" not in outcome.stderr + listed.stdout
-    assert "[bold]not markup[/bold]" in listed.stdout
+    assert "[bold]not markup" in listed.stdout
 
 
 @pytest.mark.parametrize(
