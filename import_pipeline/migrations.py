@@ -22,7 +22,12 @@ from psycopg import pq
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.errors import DuplicateRecordingsError, MigrationDriftError, MigrationError
+from import_pipeline.errors import (
+    DatabaseUnavailableError,
+    DuplicateRecordingsError,
+    MigrationDriftError,
+    MigrationError,
+)
 from import_pipeline.sql import migration_files, query
 
 logger = logging.getLogger(__name__)
@@ -140,6 +145,7 @@ def apply(
         DuplicateRecordingsError: The database holds recordings more than once; nothing was changed.
         MigrationDriftError: The history and the files contradict each other; nothing was changed.
         MigrationError: The database refused; the message names the file and the reason. That file changed nothing.
+        DatabaseUnavailableError: The connection broke; run it again.
     """
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
@@ -368,9 +374,10 @@ def _translated(current: list[Migration] | None = None) -> Iterator[None]:
     """Turn an error of the database into one that says which file and what to do."""
     try:
         yield
-    except psycopg.errors.Error as error:
-        if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
-            raise  # the connection broke: not a matter of migrations
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P")):
+            reason = str(error).strip().partition("\n")[0]
+            raise DatabaseUnavailableError(f"The connection broke, the last step changed nothing: {reason}") from error
         diagnostics = error.diag
         if diagnostics.constraint_name == IMPORT_KEY:
             parts = (diagnostics.message_primary, diagnostics.message_detail, diagnostics.message_hint)

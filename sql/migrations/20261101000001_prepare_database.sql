@@ -156,6 +156,12 @@ begin
         raise exception 'This database has tables of the expected names without these columns: %.', v_missing
             using errcode = 'undefined_column', hint = 'Add the columns, or use another database.';
     end if;
+
+    if to_regclass('public.import_items') is not null or to_regclass('public.recordings_import_key') is not null then
+        raise exception 'This database has a relation public.import_items or public.recordings_import_key already.'
+            using errcode = 'duplicate_table',
+                hint = 'If import_pipeline was removed from here, remove them too; else rename what stands in the way.';
+    end if;
 end
 $$;
 

@@ -8,8 +8,10 @@
 -- 1. Banks: the tenants ---------------------------------------------------------------------------------------------
 
 do $$
+declare
+    v_is_new boolean := to_regclass('public.banks') is null;
 begin
-    if to_regclass('public.banks') is null then
+    if v_is_new then
         create table public.banks (
             id uuid not null default gen_random_uuid(),
             name text not null,
@@ -25,11 +27,7 @@ begin
         grant select, insert, update, delete on public.banks to service_role;
         comment on table public.banks is 'The tenant boundary: every recording lies in exactly one bank.';
     end if;
-end
-$$;
 
-do $$
-begin
     if to_regclass('public.bank_memberships') is null then
         create table public.bank_memberships (
             id uuid not null default gen_random_uuid(),
@@ -51,15 +49,15 @@ begin
 
         create policy "Users see their own memberships of banks" on public.bank_memberships
             for select to authenticated using (user_id = (select auth.uid()));
+    end if;
 
-        if not exists (select from pg_catalog.pg_policy where polrelid = 'public.banks'::regclass) then
-            create policy "Members see their banks" on public.banks
-                for select to authenticated using (
-                    id = any (
-                        array(select m.bank_id from public.bank_memberships as m where m.user_id = (select auth.uid()))
-                    )
-                );
-        end if;
+    if v_is_new then
+        create policy "Members see their banks" on public.banks
+            for select to authenticated using (
+                id = any (
+                    array(select m.bank_id from public.bank_memberships as m where m.user_id = (select auth.uid()))
+                )
+            );
     end if;
 end
 $$;
@@ -68,8 +66,10 @@ $$;
 -- 2. Vaults: what members of a bank share ---------------------------------------------------------------------------
 
 do $$
+declare
+    v_is_new boolean := to_regclass('public.vaults') is null;
 begin
-    if to_regclass('public.vaults') is null then
+    if v_is_new then
         create table public.vaults (
             id uuid not null default gen_random_uuid(),
             bank_id uuid not null,
@@ -89,11 +89,7 @@ begin
         grant select on public.vaults to authenticated;
         grant select, insert, update, delete on public.vaults to service_role;
     end if;
-end
-$$;
 
-do $$
-begin
     if to_regclass('public.vault_memberships') is null then
         create table public.vault_memberships (
             id uuid not null default gen_random_uuid(),
@@ -118,17 +114,15 @@ begin
 
         create policy "Users see their own memberships of vaults" on public.vault_memberships
             for select to authenticated using (user_id = (select auth.uid()));
+    end if;
 
-        if not exists (select from pg_catalog.pg_policy where polrelid = 'public.vaults'::regclass) then
-            create policy "Members see their vaults" on public.vaults
-                for select to authenticated using (
-                    id = any (
-                        array(
-                            select m.vault_id from public.vault_memberships as m where m.user_id = (select auth.uid())
-                        )
-                    )
-                );
-        end if;
+    if v_is_new then
+        create policy "Members see their vaults" on public.vaults
+            for select to authenticated using (
+                id = any (
+                    array(select m.vault_id from public.vault_memberships as m where m.user_id = (select auth.uid()))
+                )
+            );
     end if;
 end
 $$;

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -97,21 +97,20 @@ def contents(conn: Connection) -> dict[str, list[str]]:
 def installed(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of a database with the product's tables, for its owner: as on Supabase, no superuser."""
     server_url: str = request.getfixturevalue("server_url" if request.param == "18" else "postgres15")
+    role = f"owner_{uuid4().hex[:12]}"  # roles belong to the server, which others may use for tests at the same time
     with psycopg.connect(server_url, autocommit=True) as admin:
         for statement in (
-            "create role product_owner login createrole bypassrls",
+            f"create role {role} login createrole bypassrls",
             "create role anon nologin noinherit",
             "create role authenticated nologin noinherit",
             "create role service_role nologin noinherit bypassrls",
+            "create role import_worker nologin noinherit",
             "create role product_auth",
         ):
             with suppress_existing():
                 admin.execute(statement)
-        # Another database of this server may have made the role; then its creator grants it, as the error would say.
-        if admin.execute("select to_regrole('import_worker')").fetchone() != (None,):
-            admin.execute("grant import_worker to product_owner")
-        admin.execute("grant anon, authenticated, service_role to product_owner")
-    url = servers.create_database(server_url, owner="product_owner")
+        admin.execute(f"grant import_worker, anon, authenticated, service_role to {role}")
+    url = servers.create_database(server_url, owner=role)
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute("create schema auth authorization product_auth")
         admin.execute("create table auth.users (id uuid primary key, email varchar(255), encrypted_password text)")
@@ -125,14 +124,16 @@ def installed(request: pytest.FixtureRequest) -> Iterator[str]:
             admin.execute(
                 f"create function auth.{name}() returns {result} language sql stable as $$ select {expression} $$"
             )
-        admin.execute("grant usage on schema auth to product_owner with grant option")
+        admin.execute(f"grant usage on schema auth to {role} with grant option")
         admin.execute("grant usage on schema auth to anon, authenticated, service_role")
-        admin.execute("grant all on auth.users to product_owner")
-    owners_url = re.sub(r"//[^@/]*@", "//product_owner@", url)
+        admin.execute(f"grant all on auth.users to {role}")
+    owners_url = re.sub(r"//[^@/]*@", f"//{role}@", url)
     with psycopg.connect(owners_url) as conn:
         conn.execute(INSTALLATION)
     yield owners_url
     servers.drop_database(server_url, url)
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"drop role {role}")
 
 
 def suppress_existing() -> Any:
@@ -325,6 +326,18 @@ def test_users_are_found_in_the_products_own_table(migrated: Connection) -> None
         assert scalar(migrated, "select import_pipeline.find_user('ana@example.com')") == ANA
 
 
+def test_an_address_that_two_users_share_is_an_error_and_no_guess(owner: Connection) -> None:
+    owner.execute("insert into auth.users (id, email) values (gen_random_uuid(), 'ana@example.com')")
+    owner.commit()
+    migrations.apply(owner)
+    with (
+        tenants.as_role(owner, "import_worker"),
+        pytest.raises(errors.CardinalityViolation, match="Several users have the e-mail address"),
+        owner.transaction(),
+    ):
+        owner.execute("select import_pipeline.find_user('ANA@example.com')")
+
+
 # -- get_import_counts ------------------------------------------------------------------------------------------------
 
 
@@ -447,19 +460,44 @@ def test_tables_of_our_names_that_lack_our_columns_are_refused_before_anything_h
     assert scalar(owner, "select to_regnamespace('import_pipeline')::text") is None
 
 
+def test_a_table_of_the_owners_under_the_name_of_our_ledger_is_refused_before_anything_happens(
+    owner: Connection,
+) -> None:
+    owner.execute("create table public.import_items (id uuid)")
+    owner.commit()
+    with pytest.raises(MigrationError, match=r"has a relation public\.import_items"):
+        migrations.apply(owner)
+    assert scalar(owner, "select to_regnamespace('import_pipeline')::text") is None
+
+
+def test_a_library_of_which_only_a_part_exists_is_completed_without_touching_that_part(owner: Connection) -> None:
+    owner.execute("drop table public.vault_memberships, public.bank_memberships, public.sync_jobs cascade")
+    owner.execute('drop policy "banks of members" on public.banks')
+    owner.commit()
+    before = catalogue(owner)
+    migrations.apply(owner)
+    after = catalogue(owner)
+    assert [key for key in before if after.get(key) != before[key]] == [("function", "public.get_import_counts(uuid)")]
+    theirs = ("public.banks ", "public.vaults ", "public.recordings ", "public.vault_entries ")
+    added = [after[key] for key in after.keys() - before.keys() if key[0] == "policy"]
+    assert [text for text in added if text.startswith(theirs) and "{import_worker}" not in text] == []
+    with tenants.as_user(owner, ANA):
+        assert owner.execute("select * from public.bank_memberships").fetchall() == []
+
+
 # -- Roles that may not -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("obstacle", "message"),
     [
-        ("revoke select on auth.users from product_owner", "may not read and reference auth.users"),
-        ("revoke references on auth.users from product_owner", "may not read and reference auth.users"),
+        ("revoke select on auth.users from {owner}", "may not read and reference auth.users"),
+        ("revoke references on auth.users from {owner}", "may not read and reference auth.users"),
         (
-            "revoke usage on schema auth from product_owner, authenticated, anon, service_role cascade",
+            "revoke usage on schema auth from {owner}, authenticated, anon, service_role cascade",
             "may not read and reference auth.users",
         ),
-        ("alter role product_owner nobypassrls", "Row-level security hides rows of auth.users"),
+        ("alter role {owner} nobypassrls", "Row-level security hides rows of auth.users"),
         ("alter table public.banks owner to postgres", "does not own these tables: public.banks .owner postgres"),
     ],
 )
@@ -467,16 +505,13 @@ def test_a_role_that_lacks_a_right_is_told_which_and_nothing_happens(
     owner: Connection, obstacle: str, message: str
 ) -> None:
     with owner_as_admin(owner) as admin:
-        admin.execute(obstacle)
+        admin.execute(obstacle.format(owner=owner.info.user))
         admin.commit()
         before = catalogue(admin)
-        try:
-            with pytest.raises(MigrationError, match=message):
-                migrations.apply(owner)
-            assert catalogue(admin) == before
-            assert scalar(admin, "select to_regnamespace('import_pipeline')::text") is None
-        finally:
-            admin.execute("alter role product_owner bypassrls")
+        with pytest.raises(MigrationError, match=message):
+            migrations.apply(owner)
+        assert catalogue(admin) == before
+        assert scalar(admin, "select to_regnamespace('import_pipeline')::text") is None
 
 
 def test_forced_policies_that_would_blind_our_functions_are_refused(owner: Connection) -> None:
@@ -485,13 +520,9 @@ def test_forced_policies_that_would_blind_our_functions_are_refused(owner: Conne
     owner.commit()
     with owner_as_admin(owner) as admin:
         admin.execute("alter table auth.users disable row level security")
-        admin.execute("alter role product_owner nobypassrls")
-    try:
-        with pytest.raises(MigrationError, match=r"Row-level security hides rows of public\.recordings"):
-            migrations.apply(owner)
-    finally:
-        with owner_as_admin(owner) as admin:
-            admin.execute("alter role product_owner bypassrls")
+        admin.execute(f"alter role {owner.info.user} nobypassrls")
+    with pytest.raises(MigrationError, match=r"Row-level security hides rows of public\.recordings"):
+        migrations.apply(owner)
 
 
 # -- Duplicates -------------------------------------------------------------------------------------------------------
@@ -523,7 +554,7 @@ def add_copy(
 
 
 def server_roles(conn: Connection) -> list[str]:
-    return [name for [name] in conn.execute("select rolname from pg_roles order by 1")]
+    return [name for [name] in conn.execute("select rolname from pg_roles where rolname !~ '^owner_' order by 1")]
 
 
 def test_duplicates_stop_the_migration_before_it_changes_anything(owner: Connection) -> None:

@@ -17,7 +17,7 @@ import servers
 
 from import_pipeline import migrations
 from import_pipeline.embedded import open_server
-from import_pipeline.errors import MigrationDriftError, MigrationError
+from import_pipeline.errors import DatabaseUnavailableError, MigrationDriftError, MigrationError
 from import_pipeline.migrations import Migration
 from import_pipeline.sql import migration_files
 
@@ -343,6 +343,15 @@ def test_what_a_migration_warns_about_is_logged(
     assert [record.message for record in caplog.records] == ["Mind the gap."]
 
 
+def test_a_connection_that_breaks_is_no_fault_of_the_migration(empty_database_url: str, server_url: str) -> None:
+    with psycopg.connect(empty_database_url) as conn, psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute("select pg_terminate_backend(%s, 5000)", [conn.info.backend_pid])
+        with pytest.raises(DatabaseUnavailableError, match="connection broke"):
+            migrations.apply(conn)
+    with psycopg.connect(empty_database_url) as conn:
+        assert len(migrations.apply(conn)) == len(migrations.load())
+
+
 # -- The Supabase CLI -------------------------------------------------------------------------------------------------
 
 
@@ -546,3 +555,11 @@ def test_a_copy_of_the_template_costs_little_and_is_independent(
             assert other.execute("select count(*) from auth.users").fetchone() == (0,)
     finally:
         servers.drop_database(server_url, another)
+
+
+def test_a_server_that_is_not_installed_fails_with_the_command_that_installs_it() -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="apt-get install postgresql-9 "),
+        servers.debian_server(9),
+    ):
+        pass
