@@ -62,6 +62,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "cluster_name": "import_pipeline",
     "max_logical_replication_workers": "0",
+    "enable_parallel_hash": "off",  # it shares much memory, of which a container has 64 MB by default
     # The log must never hold a piece of a transcript. The message of an error may quote a value, its details a row, the
     # report of a crash a statement: errors are for the client alone (`log` stands above `error`), the rest is logged
     # tersely.
@@ -284,15 +285,15 @@ class Cluster:
         with self._server_lock() as lock:
             return watchdog.is_free(lock)
 
-    def _stop(self) -> bool:
+    def _stop(self, *, deaf: bool = False) -> bool:
         with self._server_lock() as lock:
-            gone = watchdog.stop(self._postmaster(), lock, watchdog.read_line(self._data, 5))
+            gone = watchdog.stop(self._postmaster(), lock, watchdog.read_line(self._data, 5), deaf=deaf)
         _reap()
         return gone
 
     def _clear(self) -> None:
         """Clear what is left of a server that does not answer: its processes, its `postmaster.pid`."""
-        if not self._is_gone() and not self._stop():
+        if not self._is_gone() and not self._stop(deaf=True):
             raise EmbeddedServerError(
                 f"A server that cannot be seen from here uses {self._data}: perhaps in another container. Give each "
                 f"container a home of its own. {INSTEAD}"

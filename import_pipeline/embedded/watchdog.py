@@ -96,13 +96,14 @@ def _has_open(process: psutil.Process, lock: os.stat_result) -> bool:
     return False
 
 
-def stop(postmaster: psutil.Process | None, lock: int, sockets: str) -> bool:
+def stop(postmaster: psutil.Process | None, lock: int, sockets: str, *, deaf: bool = False) -> bool:
     """Stop a server without waiting for its clients: what was committed stays.
 
     Args:
         postmaster: Its first process, if that was found.
         lock: Its `server.lock`, opened by us.
         sockets: The folder of its socket, removed when it is gone.
+        deaf: It does not answer, so it is not asked to write everything down first; its next start recovers.
 
     Returns:
         Whether it is gone.
@@ -110,7 +111,7 @@ def stop(postmaster: psutil.Process | None, lock: int, sockets: str) -> bool:
     import psutil
 
     status = os.fstat(lock)
-    for number, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS)):
+    for number, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS))[deaf:]:
         if postmaster is not None and _has_open(postmaster, status):
             with suppress(psutil.Error):
                 postmaster.send_signal(

@@ -537,11 +537,18 @@ def test_a_left_over_socket_with_a_live_process_in_its_lock_file_is_cleared(used
         owner = sockets.stat()
     sockets.mkdir(mode=0o700)
     (sockets / ".s.PGSQL.5432").touch()
-    (sockets / ".s.PGSQL.5432.lock").write_text(f"{os.getpid()}\n/x\n1700000000\n5432\n{sockets}\n")
+    # PostgreSQL itself minds only processes of its own account.
+    stranger = subprocess.Popen(["sleep", "60"], user=owner.st_uid if os.geteuid() == 0 else None)
+    (sockets / ".s.PGSQL.5432.lock").write_text(f"{stranger.pid}\n/x\n1700000000\n5432\n{sockets}\n")
     os.chown(sockets, owner.st_uid, owner.st_gid)
-    with open_server(used_home) as server:
-        assert server.url() == url
-        assert execute(url, "select 1") == [(1,)]
+    try:
+        with open_server(used_home) as server:
+            assert server.url() == url
+            assert execute(url, "select 1") == [(1,)]
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_a_cleaned_temporary_folder_is_made_again_at_the_same_address(used_home: Path) -> None:
@@ -565,6 +572,19 @@ def test_a_deleted_home_starts_over_and_its_server_ends(used_home: Path) -> None
         assert eventually(lambda: not is_alive(old.pid))
     server.close()
     assert not postgres_in(used_home)
+
+
+def test_the_server_of_a_deleted_home_ends_even_while_somebody_uses_it(
+    used_home: Path, spawn: Callable[..., Child]
+) -> None:
+    child = spawn("hold", used_home)
+    sockets = Path(child.url().partition("host=")[2].partition("&")[0])
+    running = postmaster_of(used_home)
+    time.sleep(1)  # until the watchdog has seen where the socket is
+    shutil.rmtree(used_home)
+    assert eventually(lambda: not is_alive(running.pid))
+    assert eventually(lambda: not sockets.exists())
+    assert child.end() == "done"
 
 
 def test_a_home_can_be_moved_while_it_is_in_use(used_home: Path, base: Path, spawn: Callable[..., Child]) -> None:
@@ -878,7 +898,7 @@ def test_a_server_that_somebody_else_started_on_the_data_is_left_alone(used_home
     theirs = installation.start(postgres, sockets, data=used_home / "postgres/data", account=account)
     try:
         assert eventually((used_home / "postgres/data/postmaster.pid").exists)
-        with pytest.raises(EmbeddedServerError, match="did not start"):
+        with pytest.raises(EmbeddedServerError, match="that import_pipeline did not start"):
             open_server(used_home)
         assert theirs.poll() is None
     finally:
