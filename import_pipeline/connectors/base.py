@@ -87,8 +87,8 @@ class Connector(ABC):
             raise ConfigurationError(f"{self.title} knows no option {', '.join(sorted(options))}.")
         return {}
 
-    def options_for_retry(self, locations: list[str]) -> JsonObject:
-        """Return the options of a run that lists at least the items at these locations again."""
+    def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
+        """Return the options of a run that lists at least these items (key in the ledger → location) again."""
         return {}
 
     @property

@@ -7,7 +7,7 @@ JSON list of records is one item per record. What fails is known by its path, so
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,9 +56,10 @@ class FileUpload(Connector):
                 raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
         return {"paths": paths}
 
-    def options_for_retry(self, locations: list[str]) -> JsonObject:
-        """List the failed files again."""
-        return {"paths": locations}
+    def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
+        """List these files again, each once."""
+        uris = {key.partition("#")[0] for key in items if key.startswith("file://")}
+        return {"paths": sorted(uris | {path for key, path in items.items() if path and not key.startswith("file://")})}
 
     def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
         """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
