@@ -15,7 +15,7 @@ import sys
 import click
 
 from import_pipeline.cli.importing import retry, upload
-from import_pipeline.cli.operating import dev, migrate
+from import_pipeline.cli.operating import dev, duplicates, migrate
 from import_pipeline.cli.output import complain
 from import_pipeline.cli.reading import counts, failures, sources, status, why
 from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
@@ -39,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (upload, counts, status, failures, retry, why, sources, migrate, dev):
+for command in (upload, counts, status, failures, retry, why, sources, migrate, duplicates, dev):
     cli.add_command(command)
 
 

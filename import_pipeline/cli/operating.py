@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from import_pipeline.cli.output import print_json, say
+from import_pipeline.cli.output import print_json, print_table, say
 from import_pipeline.cli.session import json_option
 
 
@@ -57,6 +57,62 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
         if status.is_current:
             say("The database is up to date.")
     raise SystemExit(0 if status.is_current else 1)
+
+
+@click.command()
+@click.option("--merge", is_flag=True, help="Merge each call into its oldest recording, in one transaction.")
+@click.option("--across-banks", is_flag=True, help="Also merge calls whose copies lie in different banks.")
+@click.option("--yes", is_flag=True, help="Do not ask before merging.")
+@json_option
+def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> None:
+    """Show calls that an older importer stored more than once, and merge them.
+
+    Migrations stop at such calls, because the unique import key cannot stand beside them.
+    """
+    from dataclasses import asdict
+
+    from import_pipeline.database import Database, database_url
+    from import_pipeline.duplicates import find_duplicates, merge_duplicates
+
+    with Database(database_url()) as database, database.connect() as conn:
+        groups = find_duplicates(conn)
+        if not merge or not groups:
+            if as_json:
+                print_json([asdict(group) for group in groups])
+            elif not groups:
+                say("No call is stored more than once.")
+            else:
+                print_table(
+                    ["User", "Source", "External id", "Title", "Copies", "Recordings, oldest first"],
+                    [
+                        (
+                            group.user_id,
+                            group.source_app,
+                            group.external_id,
+                            group.titles[0],
+                            len(group.recording_ids),
+                            " ".join(map(str, group.recording_ids)),
+                        )
+                        for group in groups
+                    ],
+                )
+                say(f"{len(groups)} calls are stored more than once. `import-pipeline duplicates --merge` merges them.")
+            return
+        copies = sum(len(group.recording_ids) - 1 for group in groups)
+        if not yes:
+            click.confirm(f"Merge {len(groups)} calls and delete up to {copies} copies?", abort=True, err=True)
+        summary = merge_duplicates(conn, across_banks=across_banks)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    say(f"{summary.merged_groups} calls merged, {summary.deleted_recordings} copies deleted.")
+    for table, rows in summary.moved_references.items():
+        say(f"{rows} rows of {table} refer to the recording that was kept.")
+    if summary.left_alone:
+        say(
+            f"{len(summary.left_alone)} calls lie in several banks and were left alone; "
+            "--across-banks merges them into the bank of the oldest."
+        )
 
 
 @click.command()

@@ -40,12 +40,13 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title
 
 def say(text: str) -> None:
     """Tell on standard error what is going on."""
-    click.echo(printable(text), err=True)
+    click.echo("\n".join(map(printable, text.splitlines())), err=True)
 
 
 def complain(text: str) -> None:
     """Tell on standard error what went wrong."""
-    click.echo(click.style("Error: ", fg="red", bold=True) + printable(text), err=True)
+    click.echo(click.style("Error: ", fg="red", bold=True), nl=False, err=True)
+    say(text)
 
 
 def printable(text: str) -> str:

@@ -241,3 +241,32 @@ def test_an_external_id_of_a_list_of_records_is_the_record_and_not_the_file(
     assert command_line.run("upload", calls, "--json").json["inserted"] == 5
     (calls / "export.json").write_text(json.dumps([record(1), record(2), record(3)]))
     assert command_line.run("upload", calls, "--json").json["inserted"] == 1
+
+
+def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merged(
+    tmp_path: Path, empty_database_url: str, make_user: Any
+) -> None:
+    command_line = CommandLine(tmp_path / "home", {"DATABASE_URL": empty_database_url})
+    assert command_line.run("migrate").code == 0
+    with psycopg.connect(empty_database_url) as conn:
+        user = make_user(conn)
+        conn.execute("drop schema import_pipeline cascade")
+        conn.execute("drop index public.recordings_import_key")
+        conn.execute("drop table public.import_items, public.import_sources cascade")
+        conn.execute("drop function public.get_import_counts")
+        for title in ("First", "Second"):
+            conn.execute(
+                "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata) "
+                "values (%s, %s, %s, 'zoom', '{\"external_id\": \"same\"}')",
+                [user.bank_id, user.id, title],
+            )
+    outcome = command_line.run("migrate")
+    assert outcome.code == 2
+    assert "import-pipeline duplicates" in outcome.stderr
+    (group,) = command_line.run("duplicates", "--json").json
+    assert (group["external_id"], len(group["recording_ids"])) == ("same", 2)
+    assert command_line.run("duplicates", "--merge").code == 130, "without a person there is nobody to confirm"
+    merged = command_line.run("duplicates", "--merge", "--yes", "--json")
+    assert (merged.json["merged_groups"], merged.json["deleted_recordings"]) == (1, 1)
+    assert command_line.run("migrate").code == 0
+    assert command_line.run("duplicates").stderr.strip() == "No call is stored more than once."
