@@ -107,8 +107,8 @@ def test_looking_up_known_calls_uses_the_import_key_even_without_statistics(
     """Any other select policy than `true` made this a sequential scan, because `->>` is not leakproof."""
     conn.execute("alter table public.recordings set (autovacuum_enabled = false)")
     conn.execute(
-        "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
-        " select %s, %s, 'Call', 'zoom', jsonb_build_object('external_id', 'call-' || n)"
+        "insert into public.recordings (bank_id, owner_user_id, title, full_transcript, source_app, source_metadata)"
+        " select %s, %s, 'Call', repeat('Hello. ', 100), 'zoom', jsonb_build_object('external_id', 'call-' || n)"
         " from generate_series(1, 20000) as n",
         [ana.bank_id, ana.id],
     )
