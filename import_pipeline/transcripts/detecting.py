@@ -27,10 +27,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"SQLite format 3\0", "is a SQLite database"),
     (b"\x7fELF", "is a program"),
 )
-_WEB_PAGE = re.compile(
-    r"(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,2000}?-->\s*){0,9}<(?:!doctype\s+html|html|head|body|script|meta)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_WEB_PAGE = re.compile(r"<(?:!doctype\s+html|html|head|body|script|meta)\b", re.IGNORECASE)
+_PROLOGUE = (("<?xml", "?>"), ("<!--", "-->"))
 _XML = re.compile(r"<\?xml\b|<tt\b|<transcript\b|<!DOCTYPE\b", re.IGNORECASE)
 _CONTROLS = bytes(set(range(32)) - {7, 8, 9, 10, 11, 12, 13, 27})
 
@@ -56,8 +54,12 @@ def refuse_foreign(data: bytes) -> None:
 
 def refuse_markup(start: str) -> None:
     """Raise if a text is a web page or XML; a sign-in page is what an expired download link answers with."""
-    start = start[:8192]
-    if _WEB_PAGE.match(start):
+    content = start = start[:8192].lstrip()
+    for _ in range(9):  # what may stand before the first element; a regular expression for it takes exponential time
+        for opening, closing in _PROLOGUE:
+            if content.startswith(opening):
+                content = content.partition(closing)[2].lstrip()
+    if _WEB_PAGE.match(content):
         raise TranscriptError("is not a transcript: it looks like a web page (a sign-in page?)")
     if _XML.match(start):
         raise TranscriptError("is XML, which is none of the transcript formats")

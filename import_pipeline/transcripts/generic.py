@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +15,7 @@ _BRACKETED_CLOCK = re.compile(rf"\s*(?:\[({CLOCK})(?:\s*-+>?\s*{CLOCK})?\]|\(({C
 _BARE_CLOCK = re.compile(rf"\s*({CLOCK})\s+(?:[-–]\s+)?(?=\S)")
 _NAME_THEN_CLOCK = re.compile(rf"\s*([^\s\[\](){{}}<>:][^\[\]{{}}<>:\n]{{0,79}}?)\s*[\[(]({CLOCK})[\])]\s*:?\s*")
 _NAME_THEN_BARE = re.compile(rf"\s*([^\s\[\](){{}}<>:0-9][^\[\]{{}}<>:\n]{{0,79}}?)\s+({CLOCK})(?:\s+|:\s+|$)")
+_EARLY_MS = 300_000
 _ABOUT = re.compile(r"(title|date|attendees|participants|duration|recorded)\s*:\s*(\S.*)", re.IGNORECASE)
 
 
@@ -36,49 +36,54 @@ def read_generic(lines: Iterable[str], head: str, into: Turns, about: dict[str, 
         if not line or line.isspace():
             paragraphs.line("")
             continue
-        start, speaker, text, certain = _split(line, style)
+        start, speaker, text = _split(line, style)
         if preamble and start is None:
             if _take_about(line.strip(), about, notes):
                 continue
             preamble = False
-        if certain or start is not None or speaker:
-            paragraphs.begin(speaker, start, text)
-        else:
+        if start is None and (speaker is None or paragraphs.is_only_header):
             paragraphs.line(line)
+        else:
+            paragraphs.begin(speaker, start, text)
     paragraphs.close()
     return "generic"
 
 
 def _style_of(head: str) -> str:
     lines = nonblank(head.split("\n"), 2_000)
-    seen: Counter[str] = Counter()
+    times: dict[str, list[int]] = {"bracketed": [], "name-clock": [], "bare": [], "name-bare": []}
+    named = 0
     for line in lines:
         short = line[:LONGEST_HEADER]
-        if _BRACKETED_CLOCK.match(short):
-            seen["bracketed"] += 1
+        if match := _BRACKETED_CLOCK.match(short):
+            times["bracketed"].append(clock_ms(match[1] or match[2]) or 0)
         elif (match := _NAME_THEN_CLOCK.match(short)) and looks_like_a_name(match[1]):
-            seen["name-clock"] += 1
-        elif _BARE_CLOCK.match(short):
-            seen["bare"] += 1
+            times["name-clock"].append(clock_ms(match[2]) or 0)
+        elif match := _BARE_CLOCK.match(short):
+            times["bare"].append(clock_ms(match[1]) or 0)
+            named += split_prefix(short[match.end() :])[0] is not None
         elif (match := _NAME_THEN_BARE.match(short)) and looks_like_a_name(match[1]):
-            seen["name-bare"] += 1
-    if not seen:
+            times["name-bare"].append(clock_ms(match[2]) or 0)
+    style = max(times, key=lambda style: len(times[style]))
+    found = times[style]
+    if not found:
         return "untimed"
-    style, count = seen.most_common(1)[0]
-    if style in ("bare", "name-bare") and count < 0.4 * len(lines):  # "Lunch 12:30 as usual" is prose
-        return "untimed"
+    if style in ("bare", "name-bare"):  # "Lunch 12:30 as usual" and "10:30 works for me" are prose
+        if len(found) < 0.4 * len(lines) or len(found) < 2 or found != sorted(found):
+            return "untimed"
+        if style == "bare" and named < 0.5 * len(found) and (found[0] > _EARLY_MS or len(found) < 3):
+            return "untimed"
     return style
 
 
-def _split(line: str, style: str) -> tuple[int | None, str | None, str, bool]:
-    """Time, speaker, text, and whether the speaker stands beside a time and so is no guess."""
+def _split(line: str, style: str) -> tuple[int | None, str | None, str]:
+    """Time, speaker and text; the speaker is a guess unless the time stands beside the name."""
     short = line[:LONGEST_HEADER]
     if style in ("name-clock", "name-bare"):
-        expression = _NAME_THEN_CLOCK if style == "name-clock" else _NAME_THEN_BARE
-        match = expression.match(short)
+        match = (_NAME_THEN_CLOCK if style == "name-clock" else _NAME_THEN_BARE).match(short)
         if match and looks_like_a_name(match[1].strip("* ")):
-            return clock_ms(match[2]), match[1].strip("* "), line[match.end() :].strip(), True
-        return None, None, line, False
+            return clock_ms(match[2]), match[1].strip("* "), line[match.end() :].strip()
+        return None, None, line
     start = None
     at = 0
     if style in ("bracketed", "bare"):
@@ -89,7 +94,7 @@ def _split(line: str, style: str) -> tuple[int | None, str | None, str, bool]:
     if rest[:2] == "**":
         rest = rest.replace("**", "", 2)
     speaker, text = split_prefix(rest)
-    return start, speaker, text, False
+    return start, speaker, text
 
 
 def _take_about(line: str, about: dict[str, Any], notes: dict[str, Any]) -> bool:

@@ -49,6 +49,11 @@ class Paragraphs:
         """Whether a turn was begun."""
         return self._open
 
+    @property
+    def is_only_header(self) -> bool:
+        """Whether a turn was begun and nothing said in it yet."""
+        return self._open and not self._handed and not any(self._lines)
+
     def begin(self, speaker: str | None, start: int | None, text: str = "", end: int | None = None) -> None:
         """Begin a turn with what stands behind its header."""
         self.close()

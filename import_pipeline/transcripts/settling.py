@@ -84,6 +84,7 @@ def resolve_speakers(raw: Turns, *, cues: bool) -> Turns:
 def _glued(raw: Turns, turns: Turns, final: array[int], glue: list[bytes], *, cues: bool) -> Turns:
     """Put wrong guesses back where they stood: at the beginning of their cue, or into the paragraph before."""
     carried = 0
+    before = UNKNOWN
     with memoryview(raw.blob) as blob:
         for index, number in enumerate(raw.speakers):
             text = blob[raw.offsets[index] : raw.offsets[index + 1]]
@@ -91,9 +92,10 @@ def _glued(raw: Turns, turns: Turns, final: array[int], glue: list[bytes], *, cu
             speaker = final[number]
             if cues:
                 carried = speaker = speaker or carried
-            elif glue[number] and start == UNKNOWN and len(turns):
+            elif glue[number] and start in (UNKNOWN, before) and len(turns):  # no time of its own
                 turns.extend_encoded(b"\n" + glue[number] + text)
                 continue
+            before = start
             turns.add_encoded(speaker, glue[number] + text if glue[number] else text, start, raw.ends[index])
     return turns
 

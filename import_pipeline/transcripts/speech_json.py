@@ -19,15 +19,19 @@ from import_pipeline.transcripts.text import TextFile
 from import_pipeline.transcripts.turns import Turns, fill_ends, milliseconds
 
 UNKNOWN_JSON = "is JSON, but neither of Whisper nor of another speech recognition that is known, nor a record"
-MAX_OTHERS = 400_000
+MAX_OTHERS = 1_000_000
+"""Objects that are no segments: a person counts once, anything else four times, which is about what they weigh."""
 
 _CLOCK = re.compile(rf"\s*({CLOCK})\s*$")
 _TEXT_KEYS = ("text", "transcript", "raw_text", "sentence")
 _SPEAKER_KEYS = ("speaker", "speaker_name", "speakerName", "speaker_label", "participant", "speaker_id")
 _START_KEYS = ("start", "start_time", "startTime", "start_seconds", "timestamp", "start_timestamp")
 _END_KEYS = ("end", "end_time", "endTime", "end_seconds", "end_timestamp")
+_SIGNS_OF_A_SEGMENT = frozenset({*_SPEAKER_KEYS, *_START_KEYS, *_END_KEYS, "offsets", "timestamps"})
+_DEEPEST = 12
 _INNER = ("segments", "utterances", "sentences", "paragraphs", "transcription", "results")
 _WAY_IN = ("transcript", "data", "result", "results", *_INNER)
+_PERSON = frozenset({"display_name", "name", "email", "speaker"})
 _KEPT = frozenset(
     {*_WAY_IN, *_TEXT_KEYS, "channels", "alternatives", "language", "language_code", "duration", "audio_duration"}
     | {"metadata", "title", "speaker", "display_name", "name", "email"}
@@ -60,20 +64,20 @@ class _Hook:
             return (entry["from"], entry["to"])
         if not any(key in entry for key in _INNER):
             text = next((entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str)), None)
-            if text is not None:
+            if text is not None and not _SIGNS_OF_A_SEGMENT.isdisjoint(entry):
                 start, end = _times(entry)
-                if start == start or any(key in entry for key in _SPEAKER_KEYS):
-                    self.found.add(_speaker(entry), text.strip(), None, None)
-                    self.starts.append(start)
-                    self.ends.append(end)
-                    return _Segment(len(self.found) - 1)
+                self.found.add(_speaker(entry), text.strip(), None, None)
+                self.starts.append(start)
+                self.ends.append(end)
+                return _Segment(len(self.found) - 1)
         kept = {key: value for key, value in entry.items() if key in _KEPT}
         if not kept:
             return None
-        self.others += 1
+        person = kept.keys() <= _PERSON
+        self.others += 1 if person else 4
         if self.others > MAX_OTHERS:
             raise TranscriptError(UNKNOWN_JSON)
-        return kept
+        return _speaker({"speaker": kept}) if person else kept
 
     def _word(self, entry: dict[str, Any]) -> None:
         """Deepgram names speakers on words only, unless it was asked for utterances."""
@@ -138,6 +142,8 @@ def read_speech_json(file: TextFile, data: bytes, about: dict[str, Any], notes: 
         for segment in group:
             if isinstance(segment, _Segment):
                 _copy(hook, segment, speaker, turns, 1 if milli else 1000)
+            elif _is_said(segment):
+                turns.add(speaker, segment["text"].strip())
     if not len(turns) and len(hook.words):
         turns, form = hook.words, "deepgram-json"
     if not len(turns):
@@ -182,12 +188,12 @@ def _form_of(content: Any) -> tuple[str, bool]:
 
 def _find(content: Any, depth: int) -> list[tuple[list[Any], str | None]] | None:
     """The lists of segments on the first known way in; an empty list if there is one without speech."""
-    if depth > 8:
+    if depth > _DEEPEST:
         return None
     if isinstance(content, list):
         if not content:
             return []
-        if any(isinstance(entry, _Segment) for entry in content):
+        if any(_is_said(entry) for entry in content):
             return [(content, None)]
         found = [group for entry in content for group in _find(entry, depth + 1) or ()]
         return found or None
@@ -205,9 +211,14 @@ def _find(content: Any, depth: int) -> list[tuple[list[Any], str | None]] | None
     return empty
 
 
+def _is_said(entry: Any) -> bool:
+    """Whether an element of a list is a segment, if only one with text and nothing else."""
+    return isinstance(entry, _Segment) or (isinstance(entry, dict) and isinstance(entry.get("text"), str))
+
+
 def _only_text(content: Any, depth: int) -> str | None:
     """The whole text, where there are no segments."""
-    if isinstance(content, _Segment) or depth > 8:
+    if isinstance(content, _Segment) or depth > _DEEPEST:
         return None
     if isinstance(content, list):
         return next(_texts(content, depth), None)

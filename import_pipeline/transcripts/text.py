@@ -120,7 +120,7 @@ class TextFile:
             following = end + 1
             if end == -1:
                 end = following = self._cut(at)
-            elif end > at and data[end - 1] == 13:  # the line end is CRLF, and cut off as a whole
+            elif newline == b"\n" and end > at and data[end - 1] == 13:  # the line end is CRLF, and cut off as a whole
                 end -= 1
             piece = data[at:end]
             text = piece.decode(self._codec, "replace")
