@@ -243,23 +243,33 @@ def test_an_external_id_of_a_list_of_records_is_the_record_and_not_the_file(
     assert command_line.run("upload", calls, "--json").json["inserted"] == 1
 
 
+LIBRARY_OF_AN_OLDER_IMPORTER = """
+create schema auth;
+create table auth.users (id uuid primary key, email text);
+create table public.banks (id uuid primary key default gen_random_uuid(), name text, type text not null);
+create table public.recordings (
+    id uuid primary key default gen_random_uuid(), legacy_recording_id bigint,
+    bank_id uuid not null references public.banks, owner_user_id uuid references auth.users,
+    title text not null, audio_url text, video_url text, full_transcript text, summary text,
+    global_tags text[] default '{}', source_app text, source_metadata jsonb default '{}', duration integer,
+    recording_start_time timestamptz, recording_end_time timestamptz, created_at timestamptz default now(),
+    synced_at timestamptz, updated_at timestamptz default now(), unique (bank_id, legacy_recording_id)
+);
+insert into auth.users values ('00000000-0000-4000-8000-00000000000a', 'ana@example.com');
+insert into public.banks values ('10000000-0000-4000-8000-00000000000a', 'Ana', 'personal');
+insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)
+select '10000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-00000000000a', title, 'zoom',
+    '{"external_id": "same"}'
+from unnest(array['First', 'Second']) as title;
+"""
+
+
 def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merged(
-    tmp_path: Path, empty_database_url: str, make_user: Any
+    tmp_path: Path, empty_database_url: str
 ) -> None:
     command_line = CommandLine(tmp_path / "home", {"DATABASE_URL": empty_database_url})
-    assert command_line.run("migrate").code == 0
     with psycopg.connect(empty_database_url) as conn:
-        user = make_user(conn)
-        conn.execute("drop schema import_pipeline cascade")
-        conn.execute("drop index public.recordings_import_key")
-        conn.execute("drop table public.import_items, public.import_sources cascade")
-        conn.execute("drop function public.get_import_counts")
-        for title in ("First", "Second"):
-            conn.execute(
-                "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata) "
-                "values (%s, %s, %s, 'zoom', '{\"external_id\": \"same\"}')",
-                [user.bank_id, user.id, title],
-            )
+        conn.execute(LIBRARY_OF_AN_OLDER_IMPORTER)
     outcome = command_line.run("migrate")
     assert outcome.code == 2
     assert "import-pipeline duplicates" in outcome.stderr
