@@ -57,13 +57,14 @@ class MergeSummary:
 
 
 def find_duplicates(conn: Connection) -> list[DuplicateGroup]:
-    """Return all groups, largest first.
+    """Return all groups, largest first; none on a database without recordings.
 
     Raises:
         MigrationError: Row-level security hides recordings from this connection.
     """
     with conn.transaction():
-        _require_sight(conn)
+        if not _has_recordings(conn):
+            return []
         with conn.cursor(row_factory=tuple_row) as cursor:
             return [
                 DuplicateGroup(user_id, source_app, external_id, tuple(ids), tuple(banks), tuple(titles))
@@ -73,7 +74,7 @@ def find_duplicates(conn: Connection) -> list[DuplicateGroup]:
             ]
 
 
-def merge_duplicates(conn: Connection, *, across_banks: bool = False) -> MergeSummary:
+def merge_duplicates(conn: Connection, *, across_banks: bool = False, lock_timeout_seconds: float = 10) -> MergeSummary:
     """Merge every group into its oldest row, in one transaction; afterwards nothing refers to a deleted row.
 
     What the oldest row lacks, an empty transcript for instance, it gets from the next oldest that has it. Vault entries
@@ -82,6 +83,7 @@ def merge_duplicates(conn: Connection, *, across_banks: bool = False) -> MergeSu
     Args:
         conn: A connection of the owner of the tables, without open transaction.
         across_banks: Also merge groups whose rows lie in different banks, into the bank of the oldest.
+        lock_timeout_seconds: How long to wait for those who are writing recordings.
 
     Raises:
         MigrationError: Something refers to a recording in a way that cannot be moved; nothing was changed.
@@ -91,8 +93,10 @@ def merge_duplicates(conn: Connection, *, across_banks: bool = False) -> MergeSu
     try:
         with conn.transaction():
             conn.execute("set transaction isolation level read committed")
-            conn.execute("set local lock_timeout = '10s'")
+            conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
             conn.execute("set local statement_timeout = 0")
+            if not _has_recordings(conn):
+                return MergeSummary()
             # Writers wait, readers do not; nobody adds another copy or refers to one meanwhile.
             conn.execute("lock table public.recordings, public.vault_entries in share row exclusive mode")
             groups = find_duplicates(conn)
@@ -186,9 +190,13 @@ def _move_references(conn: Connection, values: dict[str, list[UUID]]) -> dict[st
     return moved
 
 
-def _require_sight(conn: Connection) -> None:
+def _has_recordings(conn: Connection) -> bool:
+    """Return whether the table exists, and make sure that all of it is seen."""
     with conn.cursor(row_factory=scalar_row) as cursor:
+        if cursor.execute("select to_regclass('public.recordings')").fetchone() is None:
+            return False
         if cursor.execute("select row_security_active('public.recordings')").fetchone():
             raise MigrationError(
                 "Row-level security hides recordings from this login: use the one that owns the tables."
             )
+    return True

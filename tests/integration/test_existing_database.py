@@ -728,3 +728,19 @@ def test_merging_needs_a_login_that_sees_all_recordings(owner: Connection) -> No
         pytest.raises(MigrationError, match="Row-level security hides recordings"),
     ):
         duplicates.find_duplicates(conn)
+
+
+def test_an_empty_database_has_no_duplicates(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url) as conn:
+        assert duplicates.find_duplicates(conn) == []
+        conn.rollback()
+        assert duplicates.merge_duplicates(conn) == duplicates.MergeSummary()
+
+
+def test_merging_while_somebody_writes_says_so_instead_of_waiting_for_ever(owner: Connection, installed: str) -> None:
+    add_copy(owner, 1)
+    with psycopg.connect(installed) as writer:
+        writer.execute("update public.recordings set title = 'Being written'")
+        with pytest.raises(MigrationError, match="Nothing was merged: somebody else is writing recordings"):
+            duplicates.merge_duplicates(owner, lock_timeout_seconds=0.2)
+    assert duplicates.merge_duplicates(owner).merged_groups == 1
