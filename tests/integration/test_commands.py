@@ -255,6 +255,16 @@ create table public.recordings (
     recording_start_time timestamptz, recording_end_time timestamptz, created_at timestamptz default now(),
     synced_at timestamptz, updated_at timestamptz default now(), unique (bank_id, legacy_recording_id)
 );
+create table public.vaults (
+    id uuid primary key default gen_random_uuid(), bank_id uuid not null references public.banks, name text,
+    vault_type text not null
+);
+create table public.vault_entries (
+    id uuid primary key default gen_random_uuid(), vault_id uuid not null references public.vaults,
+    recording_id uuid not null references public.recordings on delete cascade, folder_id uuid, local_tags text[],
+    scores jsonb, notes text, created_at timestamptz default now(), updated_at timestamptz default now(),
+    unique (vault_id, recording_id)
+);
 insert into auth.users values ('00000000-0000-4000-8000-00000000000a', 'ana@example.com');
 insert into public.banks values ('10000000-0000-4000-8000-00000000000a', 'Ana', 'personal');
 insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)
