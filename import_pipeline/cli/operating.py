@@ -119,6 +119,6 @@ def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> Non
 @click.option("--port", default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1.")
 def dev(port: int) -> None:
     """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C."""
-    from import_pipeline.dev import serve
+    from import_pipeline.cli.serving import serve
 
     serve(port)
