@@ -287,7 +287,9 @@ class Cluster:
 
     def _stop(self, *, deaf: bool = False) -> bool:
         with self._server_lock() as lock:
-            gone = watchdog.stop(self._postmaster(), lock, watchdog.read_line(self._data, 5), deaf=deaf)
+            # A server that failed at once wrote nothing down.
+            sockets = watchdog.read_line(self._data, 5) or str(self._sockets or "")
+            gone = watchdog.stop(self._postmaster(), lock, sockets, deaf=deaf)
         _reap()
         return gone
 

@@ -854,8 +854,12 @@ def test_a_server_that_cannot_start_shows_its_last_words(used_home: Path) -> Non
         open_server(used_home)
     (used_home / "postgres/data/global/pg_control").unlink()
     (used_home / "postgres/data/postgresql.conf").write_text("")
-    with pytest.raises(EmbeddedServerError, match="pg_control"):
+    folders = set(Path("/tmp").glob("import-pipeline-*"))  # noqa: S108 - where sockets lie
+    with pytest.raises(EmbeddedServerError, match="pg_control") as caught:
         open_server(used_home)
+    assert "server.log" in str(caught.value)
+    left = set(Path("/tmp").glob("import-pipeline-*")) - folders  # noqa: S108
+    assert not [folder for folder in left if not list(folder.iterdir())]
 
 
 def test_a_full_disk_is_told_as_such(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
