@@ -76,11 +76,22 @@ def find_items(conn: _Connection, account: Account, keys: Iterable[str]) -> dict
         return {key: LedgerRow(*values) for key, *values in cursor}
 
 
-def record_outcomes(conn: _Connection, account: Account, run_id: str, written: Sequence[Written]) -> Counts:
+def record_outcomes(
+    conn: _Connection, account: Account, run_id: str, written: Sequence[Written], counted: set[str] | None = None
+) -> Counts:
     """Write what became of items and count them by what the ledger says afterwards.
 
     Doing it twice with the same run changes no count: an item counts as inserted when this run imported it.
+
+    Args:
+        conn: In a transaction in the owner's name.
+        account: Whose items these are.
+        run_id: Root run id.
+        written: What became of them.
+        counted: Keys that an earlier part of the same batch has counted as inserted, to which this call adds its own;
+            a copy of one of them counts as skipped.
     """
+    counted = set() if counted is None else counted
     if not written:
         return Counts()
     settled = [
@@ -92,6 +103,7 @@ def record_outcomes(conn: _Connection, account: Account, run_id: str, written: S
     for one in written:  # of copies in one batch the first speaks for all, the others count as skipped
         row_values = _ledger_row(account, run_id, one)
         rows.setdefault(row_values["external_id"], row_values)
+    rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
     with conn.cursor(row_factory=tuple_row) as cursor:
         cursor.executemany(query("record_outcome"), list(rows.values()), returning=True)
         now: dict[str, tuple[str, str | None]] = {}
@@ -110,11 +122,12 @@ def record_outcomes(conn: _Connection, account: Account, run_id: str, written: S
                     "provisional_ids": settled,
                 },
             )
+    imported = sum(1 for status, _ in now.values() if status == "imported")
+    inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id} - counted
+    counted |= inserted
     return Counts(
-        inserted=sum(1 for status, run in now.values() if status == "imported" and run == run_id),
-        skipped=sum(1 for status, run in now.values() if status == "imported" and run != run_id)
-        + len(written)
-        - len(rows),
+        inserted=len(inserted),
+        skipped=imported - len(inserted) + len(written) - len(rows),
         waiting=sum(1 for status, _ in now.values() if status == "waiting"),
         failed=sum(1 for status, _ in now.values() if status == "failed"),
         ignored=sum(1 for status, _ in now.values() if status == "ignored"),

@@ -21,6 +21,7 @@ from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_as
 
 _LARGEST_INTEGER = 2**31 - 1
+CANCELLED = "cancelled; what was committed stays, the next run does the rest"
 BROKEN_OFF = "the run broke off; what it had committed stays, the next run does the rest"
 
 
@@ -40,6 +41,20 @@ def close_sync_job(
     """
     status = status or judge_run(counts, problem)
     error = problem or (f"{counts.failed} items failed" if counts.failed else None)
+    _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry)
+    release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
+    return status
+
+
+def _write_sync_job(
+    conn: psycopg.Connection[Any],
+    account: Account,
+    run_id: str,
+    counts: Counts,
+    status: str,
+    error: str | None,
+    without_vault_entry: int = 0,
+) -> None:
     with acting_as(conn, account.user_id):
         conn.execute(
             query("close_sync_job"),
@@ -56,8 +71,17 @@ def close_sync_job(
             },
         )
         _set_ids(conn, account, run_id)
-    release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
-    return status
+
+
+def _read_sync_job(
+    conn: psycopg.Connection[Any], account: Account, run_id: str
+) -> tuple[str | None, str | None, Counts]:
+    """Return status and error of a row, and the counts of the run as the ledger has them now."""
+    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("find_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
+        status, error, listed, skipped = cursor.fetchone() or (None, None, 0, 0)
+        counts = count_run(conn, account, run_id)
+    return status, error, counts + Counts(listed=listed or 0, skipped=skipped or 0)
 
 
 def settle_broken_run(
@@ -67,22 +91,27 @@ def settle_broken_run(
     for account in accounts:
         if account.problem or account.sync_job_id is None:
             continue
-        with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(query("find_open_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
-            row = cursor.fetchone()
-            counts = count_run(conn, account, run_id)
-        if row is None:
+        status, error, counts = _read_sync_job(conn, account, run_id)
+        if status != "processing" and error != BROKEN_OFF:
             continue
-        listed, skipped = row
-        counts += Counts(listed=listed or 0, skipped=skipped or 0)
         close_sync_job(
             conn,
             account,
             run_id,
             counts,
-            problem="cancelled; what was committed stays, the next run does the rest" if cancelled else BROKEN_OFF,
+            problem=CANCELLED if cancelled else BROKEN_OFF,
             status="cancelled" if cancelled else None,
         )
+
+
+def refresh_sync_job(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:
+    """Bring the figures of a row up to date that was settled before the run came to its end.
+
+    When one batch breaks the row is settled at once, and the run goes on with the other batches.
+    """
+    status, error, counts = _read_sync_job(conn, account, run_id)
+    if status in ("failed", "cancelled"):
+        _write_sync_job(conn, account, run_id, counts, status, error)
 
 
 def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> None:

@@ -63,7 +63,7 @@ def leave_out_known(
     """
     distinct = list({(item.external_id, item.provisional_id): item for item in items}.values())
     ledger = _ask_ledger(conn, account, distinct)
-    unknown = [item.external_id for item in distinct if _find_row(ledger, item, imported=True) is None]
+    unknown = [item.external_id for item in distinct if not _is_linked(_find_row(ledger, item, imported=True))]
     recordings = check_duplicates(conn, account.user_id, account.source_app, _storable(unknown)) if unknown else {}
 
     skipped, waiting, ignored = len(items) - len(distinct), 0, 0
@@ -89,15 +89,15 @@ def _decide(
     always_attempt: bool,
 ) -> Any:
     row = _find_row(ledger, item, imported=True)
-    if row is not None and row.status == "imported":
-        if row.recording_id is None:
-            return Ignored(item, DELETED)
+    if row is not None and row.recording_id is not None and row.status == "imported":
         if (row.error_message or "").startswith(NO_VAULT_ENTRY):
             return Known(item, row.recording_id, needs_vault_entry=True)
         return "skipped"
     found = recordings.get(item.external_id)
     if found is not None and found.existing_recording_id is not None:
         return Known(item, found.existing_recording_id)
+    if row is not None and row.status == "imported":
+        return Ignored(item, DELETED)
     if row is not None and row.status == "ignored":
         return "ignored"
     earlier = _find_row(ledger, item, imported=False)
@@ -106,6 +106,11 @@ def _decide(
     if not always_attempt and earlier.retry_at is not None and earlier.retry_at > now:
         return "waiting"
     return NewItem(item, earlier.attempts, earlier.first_seen_at)
+
+
+def _is_linked(row: LedgerRow | None) -> bool:
+    """Say whether the ledger knows the item's recording; a tombstone may have been overtaken by an explicit import."""
+    return row is not None and row.status == "imported" and row.recording_id is not None
 
 
 def _find_row(ledger: dict[str, LedgerRow], item: ListedItem, *, imported: bool) -> LedgerRow | None:

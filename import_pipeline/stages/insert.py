@@ -18,9 +18,10 @@ from import_pipeline.pipeline import add_missing_vault_entries, insert_recording
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
 from import_pipeline.sql import query
-from import_pipeline.stages.run import Outcomes, database_time, hold, root_run_id
+from import_pipeline.stages.run import Outcomes, database_time, hold, lineage, root_run_id
 from import_pipeline.stages.transform import next_attempt_at
 from import_pipeline.staging import StreamIOManager
+from import_pipeline.sync_jobs import refresh_sync_job
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
@@ -47,14 +48,18 @@ def insert(
     account, run_id = batch.batch.account, root_run_id(context)
     counts, without_vault_entry = batch.batch.counts, 0
     with postgres.connection() as conn:
-        _advance_by_settled(conn, account, counts)
+        counted: set[str] = set()
         for chunk in cut_chunks(hold(context, postgres, account, batch.items)):
-            written, unvaulted = write_outcomes(conn, account, run_id, chunk)
+            written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
             counts += written
             without_vault_entry += unvaulted
+        # Last, so that a repetition of this step does not count what was settled before it once more.
+        _advance_by_settled(conn, account, batch.batch.counts)
+        refresh_sync_job(conn, account, run_id)
     mapping_key = context.get_mapping_key()
     if mapping_key is not None:
-        io_manager.remove_batch(context.run_id, mapping_key)
+        for staged_by in lineage(context):
+            io_manager.remove_batch(staged_by, mapping_key)
     return BatchSummary(account.id, batch.batch.number, counts, without_vault_entry)
 
 
@@ -74,9 +79,20 @@ def cut_chunks(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
 
 
 def write_outcomes(
-    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome]
+    conn: psycopg.Connection[Any],
+    account: Account,
+    run_id: str,
+    outcomes: Sequence[Outcome],
+    counted: set[str] | None = None,
 ) -> tuple[Counts, int]:
     """Write what became of some items of one account, all of it or nothing.
+
+    Args:
+        conn: An idle connection.
+        account: Whose items these are.
+        run_id: Root run id.
+        outcomes: What became of them.
+        counted: See `record_outcomes`.
 
     Returns:
         Counts from the ledger, and how many stored recordings have no vault entry yet.
@@ -86,17 +102,22 @@ def write_outcomes(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _write_once(conn, account, run_id, outcomes)
+            counted_now = set(counted or ())
+            result = _write_once(conn, account, run_id, outcomes, counted_now)
         except _TRY_AGAIN:
             if attempt == _ATTEMPTS:
                 raise
             _logger.info("Another transaction was in the way; the chunk is written again.")
             time.sleep(0.1 * attempt)
+        else:
+            if counted is not None:
+                counted |= counted_now
+            return result
     raise AssertionError("unreachable")
 
 
 def _write_once(
-    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome]
+    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
 ) -> tuple[Counts, int]:
     with acting_as(conn, account.user_id):
         ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
@@ -114,7 +135,7 @@ def _write_once(
                 written.append(Written(outcome, outcome.recording_id, vault_errors.get(outcome.recording_id)))
             else:
                 written.append(Written(outcome))
-        counts = record_outcomes(conn, account, run_id, written)
+        counts = record_outcomes(conn, account, run_id, written, counted)
         conn.execute(
             query("advance_sync_job"),
             {

@@ -22,7 +22,7 @@ from import_pipeline.records import (
     ImportSummary,
     Listing,
 )
-from import_pipeline.stages.run import root_run_id
+from import_pipeline.stages.run import lineage, root_run_id
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_sync_job, settle_broken_run
 
@@ -167,13 +167,9 @@ def settle_run(context: dg.HookContext) -> None:
     """Close the `sync_jobs` rows of a run in which a step broke, so that nothing shows as running for ever."""
     postgres: PostgresResource = context.resources.postgres
     staging: StreamIOManager = context.resources.io_manager
-    run_id: str | None = context.run_id
-    root = context.run_id
     accounts: list[Account] | None = None
-    while run_id is not None:
-        run = context.instance.get_run_by_id(run_id)
+    for run_id in lineage(context):
         accounts = accounts or staging.read_accounts(run_id)
-        root, run_id = run_id, run.parent_run_id if run else None
     if accounts:
         with postgres.connection() as conn:
-            settle_broken_run(conn, accounts, root)
+            settle_broken_run(conn, accounts, root_run_id(context))

@@ -43,6 +43,15 @@ def root_run_id(context: dg.OpExecutionContext | dg.HookContext) -> str:
     return (run.root_run_id if run else None) or context.run_id
 
 
+def lineage(context: dg.OpExecutionContext | dg.HookContext) -> Iterator[str]:
+    """Yield the id of this run, of the run it re-executes, and so on back to the first."""
+    run_id: str | None = context.run_id
+    while run_id is not None:
+        yield run_id
+        run = context.instance.get_run_by_id(run_id)
+        run_id = run.parent_run_id if run else None
+
+
 def is_run_over(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Say whether a root run and all its re-executions have ended for certain; of unknown runs nothing is certain."""
     root = instance.get_run_by_id(run_id)
