@@ -19,6 +19,8 @@ _HEADER = "# Written by import-pipeline at every start; set DAGSTER_HOME to use 
 _SETTINGS = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator

@@ -10,6 +10,7 @@ or the database could not be reached, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -45,6 +46,8 @@ for command in (upload, counts, status, failures, retry, why, sources, migrate, 
 
 def main() -> None:
     """Run a command and leave with its exit code."""
+    # A script's background jobs ignore Ctrl-C from their start; whoever sends us the signal means it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A title may hold any character; a terminal or pipe that cannot show it must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

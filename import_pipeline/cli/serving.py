@@ -27,7 +27,8 @@ from import_pipeline.errors import ConfigurationError, EmbeddedServerError, Impo
 from import_pipeline.instance import prepare_instance
 
 HOST = "127.0.0.1"
-_DAGSTER_DEV = (sys.executable, "-m", "dagster", "dev", "--log-level", "warning")
+# Dagster's own warnings, such as the advice to use another command, say nothing to who runs this one.
+_DAGSTER_DEV = (sys.executable, "-W", "ignore", "-m", "dagster", "dev", "--log-level", "error")
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
