@@ -93,7 +93,9 @@ def is_process_gone(process: str) -> bool:
     if machine != _machine():
         return False
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
+        found = psutil.Process(int(pid))
+        # A zombie has ended; without an init process, as in many containers, it stays in the table for ever.
+        return abs(found.create_time() - float(created)) > 1 or found.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
