@@ -21,6 +21,14 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# Warnings of ours become events of the run. Capturing the output of each run as well would take four more processes,
+# and the only thing ever written there is what a library prints.
+python_logs:
+  managed_python_loggers: [import_pipeline]
+  python_log_level: WARNING
+compute_logs:
+  module: dagster.core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator

@@ -97,7 +97,9 @@ def write_output(path: UPath, obj: Any) -> None:
             if isinstance(obj, Stream):
                 out.write(_STREAM + _batch.dump_json(obj.batch) + b"\n")
                 for item in obj.items:
-                    out.write(_item.dump_json(item) + b"\n")
+                    out.write(_item.dump_json(item))
+                    out.write(b"\n")
+                    del item  # before the next one comes into being: each may be large
             else:
                 out.write(_VALUE + _value.dump_json(obj) + b"\n")
     except BaseException:
@@ -111,7 +113,7 @@ def read_output(path: UPath) -> Any:
     """Read one op output. The items of a stream are read, and its file stays open, while they are consumed."""
     lines = _read_lines(path)
     if next(lines) == _STREAM:
-        return Stream(_batch.validate_json(next(lines)), (_item.validate_json(line) for line in lines))
+        return Stream(_batch.validate_json(next(lines)), map(_item.validate_json, lines))
     return _value.validate_json(next(lines))
 
 

@@ -53,6 +53,7 @@ def insert(
             written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
             counts += written
             without_vault_entry += unvaulted
+            del chunk  # before the next one is read
         # Last, so that a repetition of this step does not count what was settled before it once more.
         _advance_by_settled(conn, account, batch.batch.counts)
         refresh_sync_job(conn, account, run_id)
@@ -64,16 +65,20 @@ def insert(
 
 
 def cut_chunks(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
-    """Cut outcomes into lists of at most `CHUNK_ROWS` and, but for a single large one, `CHUNK_CHARACTERS` of text."""
+    """Cut outcomes into lists that end with `CHUNK_ROWS` or with the outcome that fills `CHUNK_CHARACTERS` of text.
+
+    Nothing is read ahead, and a chunk that was handed over is let go: of the largest texts only one is in memory.
+    """
     chunk: list[Outcome] = []
     size = 0
     for outcome in outcomes:
-        length = len(outcome.record.full_transcript) if isinstance(outcome, Ready) else 0
-        if chunk and (len(chunk) >= CHUNK_ROWS or size + length > CHUNK_CHARACTERS):
-            yield chunk
-            chunk, size = [], 0
         chunk.append(outcome)
-        size += length
+        size += len(outcome.record.full_transcript) if isinstance(outcome, Ready) else 0
+        del outcome
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_CHARACTERS:
+            full, chunk, size = chunk, [], 0
+            yield full
+            del full
     if chunk:
         yield chunk
 

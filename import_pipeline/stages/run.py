@@ -76,6 +76,7 @@ def hold(
         renewed_at = time.monotonic()
         for item in items:
             yield item
+            del item  # it may be large, and the next one is read before this name would be given up
             if time.monotonic() - renewed_at > LEASE_SECONDS / 3:
                 _renew(context.instance, postgres, account.id, holder)
                 renewed_at = time.monotonic()
