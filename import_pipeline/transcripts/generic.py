@@ -52,7 +52,7 @@ def read_generic(lines: Iterable[str], head: str, into: Turns, about: dict[str, 
 def _style_of(head: str) -> str:
     lines = nonblank(head.split("\n"), 2_000)
     times: dict[str, list[int]] = {"bracketed": [], "name-clock": [], "bare": [], "name-bare": []}
-    named = 0
+    named = spoken = 0
     for line in lines:
         short = line[:LONGEST_HEADER]
         if match := _BRACKETED_CLOCK.match(short):
@@ -64,12 +64,15 @@ def _style_of(head: str) -> str:
             named += split_prefix(short[match.end() :])[0] is not None
         elif (match := _NAME_THEN_BARE.match(short)) and looks_like_a_name(match[1]):
             times["name-bare"].append(clock_ms(match[2]) or 0)
+            spoken += match.end() < len(short)
     style = max(times, key=lambda style: len(times[style]))
     found = times[style]
     if not found:
         return "untimed"
     if style in ("bare", "name-bare"):  # "Lunch 12:30 as usual" and "10:30 works for me" are prose
         if len(found) < 0.4 * len(lines) or len(found) < 2 or found != sorted(found):
+            return "untimed"
+        if style == "name-bare" and spoken + len(lines) - len(found) < 0.5 * len(found):
             return "untimed"
         if style == "bare" and named < 0.5 * len(found) and (found[0] > _EARLY_MS or len(found) < 3):
             return "untimed"

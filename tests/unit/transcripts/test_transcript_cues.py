@@ -202,10 +202,10 @@ class TestZoom:
 
     def test_captions_without_names_have_no_speaker(self) -> None:
         body = "".join(f"00:{n:02}:00.000 --> 00:{n:02}:02.000\nWe talk, number {n}\n\n" for n in range(9))
-        body += "00:09:00.000 --> 00:09:02.000\nRemember: tomorrow at ten\n"
+        body += "00:09:00.000 --> 00:09:02.000\nListen: tomorrow at ten\n"
         transcript = vtt(body)
         assert {turn.speaker for turn in transcript.turns} == {None}
-        assert (transcript.turns[-1].text, transcript.format) == ("Remember: tomorrow at ten", "vtt")
+        assert (transcript.turns[-1].text, transcript.format) == ("Listen: tomorrow at ten", "vtt")
 
     def test_two_speakers_in_one_cue(self) -> None:
         body = "00:01.000 --> 00:02.000\nDana: Yes.\nOmar: No.\n\n00:09.000 --> 00:10.000\nDana: Why?\n"

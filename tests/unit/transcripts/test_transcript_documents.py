@@ -129,6 +129,7 @@ BOMB = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
         pytest.param(archive({"word/document.xml": b"a" * 20_000_000}), "unpacks to 19 MB", id="packed too well"),
         pytest.param(archive({"word/document.xml": "<a/>"}, zipfile.ZIP_LZMA), "unusual way", id="packed with LZMA"),
         pytest.param(archive({f"{n:0200}": b"" for n in range(18_000)}), "far more files", id="too many members"),
+        pytest.param(word_xml(f'<w:p w:x="{"a " * 4_600_000}"/>'), "is damaged", id="one endless tag"),
         pytest.param(archive({"a.vtt": "WEBVTT"}), "is a ZIP archive", id="another archive"),
         pytest.param(archive({"xl/workbook.xml": ""}), "is an Excel workbook", id="Excel"),
         pytest.param(archive({"ppt/x.xml": ""}), "is a PowerPoint", id="PowerPoint"),

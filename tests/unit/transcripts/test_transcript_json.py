@@ -205,6 +205,7 @@ class TestRecords:
             pytest.param("full_transcript", id="a string"),
             pytest.param([1, 2], id="numbers"),
             pytest.param({"summary": "x", "audio_url": "y", "text": "z"}, id="fields that others have, too"),
+            pytest.param({"text": "x", "segments": [], "source_metadata": {}}, id="one field of ours"),
             pytest.param({"text": 'say "full_transcript": now', "segments": []}, id="speech about us"),
         ],
     )

@@ -54,6 +54,12 @@ class TestOtter:
         content = "Contents\nIntroduction  0:10\nMethods  1:20\nResults  3:40\nSummary  9:00\nWe then walked home.\n"
         assert text(content).format == "plain"
 
+    def test_a_timetable_is_prose(self) -> None:
+        content = (
+            "".join(f"{who}  {hour}:00\n" for hour in range(8, 12) for who in ("Ann", "Bo")) + "Lunch is at noon.\n"
+        )
+        assert text(content).format == "plain"
+
 
 FATHOM = """\
 Weekly sync - March 2
