@@ -159,19 +159,31 @@ def describe_os_error(error: OSError) -> str:
 
 
 def _walk(folder: Path) -> Iterator[FoundFile]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield FoundFile(folder, problem=f"folder {describe_os_error(error)}")
-        return
-    for entry in entries:
-        if entry.name.startswith(_HIDDEN_PREFIXES):
+    pending: list[tuple[str, bool]] = [
+        (str(folder), True)
+    ]  # a list and no recursion: folders nest deeper than calls may
+    while pending:
+        path, is_folder = pending.pop()
+        if not is_folder:
+            yield FoundFile(Path(path))
             continue
-        # A link to a folder is not followed: it may lead out of the folder that was named, or round in a circle.
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        elif not entry.is_dir():
-            yield FoundFile(Path(entry.path))
+        try:
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield FoundFile(Path(path), problem=f"folder {describe_os_error(error)}")
+            continue
+        for entry in entries:
+            # A link to a folder is not followed: it may lead out of the folder that was named, or round in a circle.
+            if not entry.name.startswith(_HIDDEN_PREFIXES) and not _is_link_to_folder(entry):
+                pending.append((entry.path, entry.is_dir(follow_symlinks=False)))
+
+
+def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:  # a link that leads nowhere is found, to be reported
+        return False
 
 
 def _hash(path: Path) -> str:
