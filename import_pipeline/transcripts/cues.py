@@ -1,6 +1,6 @@
 """WebVTT and SubRip: blocks of cues with times.
 
-Why not the libraries (measured on Python 3.11, one core of the build machine, 5 MB of ordinary cues): webvtt-py 0.6.0
+Why not the libraries (measured on Python 3.11, 5 MB of ordinary cues): webvtt-py 0.6.0
 reads 5 MB/s, takes ten times the size of the file, and silently drops cues with a comma in the time, cues with a
 negative time, text with an arrow in it and every voice of a cue but the first. srt 3.5.3 reads 16 MB/s, but its
 expression is quadratic (40 kB of blanks take half a minute) and it logs the text that it cannot parse, which here would
