@@ -32,7 +32,7 @@ def plan_windows(connector: Connector, account: Account, partition: Window | Non
     """
     end = account.opened_at
     if partition is not None:
-        start, end = partition.start, min(partition.end, end)
+        start, end = max(partition.start, connector.history_start), min(partition.end, end)
     elif not connector.partitioned or account.last_sync_at is None:
         start = connector.history_start
     else:

@@ -146,7 +146,7 @@ def _read_lines(path: UPath) -> Iterator[bytes]:
 
 
 def _file_name(part: str) -> str:
-    return re.sub(r"[^\w.\[\]-]", "_", part)
+    return re.sub(r"[^\w.\[\]-]|^\.+", "_", part)  # no name may lead out of the folder
 
 
 def _make_private_folder(folder: UPath) -> None:

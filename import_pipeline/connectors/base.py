@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -145,7 +146,7 @@ def check_declaration(connector_class: type[Connector]) -> None:
     missing: frozenset[str] = getattr(connector_class, "__abstractmethods__", frozenset())
     if missing:
         raise ConfigurationError(f"{where} does not define {', '.join(sorted(missing))}.")
-    if not connector_class.source_app.replace("-", "").isalnum() or not connector_class.source_app.islower():
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", connector_class.source_app):
         raise ConfigurationError(f"{where}: source_app must be lower-case words joined by '-'.")
 
 
