@@ -105,8 +105,9 @@ class FileUpload(Connector):
         started_at, source = (modified_at, "file modification time")
         if transcript.started_at is not None:
             started_at, source = transcript.started_at, "content"
-            if started_at.tzinfo is None:
-                started_at, source = started_at.astimezone(), "content, in the time zone of the importing machine"
+        elif transcript.started_at_local is not None:
+            started_at = transcript.started_at_local.astimezone()
+            source = "content, taken for the time zone of the importing machine"
         return ConnectorRecord(
             external_id=item.external_id,
             source_app=self.source_app,
@@ -115,8 +116,9 @@ class FileUpload(Connector):
             recording_start_time=started_at,
             duration=transcript.duration_seconds,
             source_metadata=metadata
-            | {"format": transcript.format, "start_time_from": source, "title_in_file": transcript.title}
-            | {"transcript_notes": dict(transcript.notes)},
+            | {"format": transcript.format, "start_time_from": source}
+            | ({"title_in_file": transcript.title} if transcript.title else {})
+            | ({"transcript_notes": dict(transcript.notes)} if transcript.notes else {}),
         )
 
 
