@@ -50,7 +50,7 @@ def postgres15() -> Iterator[str]:
     """Address of a server of the oldest supported version, as superuser."""
     with ExitStack() as stack:
         try:
-            url = stack.enter_context(servers.debian_server(15))
+            url = stack.enter_context(servers.oldest_server())
         except FileNotFoundError as error:
             pytest.fail(str(error), pytrace=False)
         yield url

