@@ -116,6 +116,17 @@ def oldest_server() -> Iterator[str]:
 
 
 @contextmanager
+def debian_server(major: int) -> Iterator[str]:
+    """Run a server of the distribution's PostgreSQL and yield its address, as superuser.
+
+    Raises:
+        FileNotFoundError: It is not installed; the message says how to.
+    """
+    with _running_server(_find_binaries(major)) as url:
+        yield url
+
+
+@contextmanager
 def _running_server(binaries: Path) -> Iterator[str]:
     # As root a server refuses to start, so it runs as somebody who owns nothing else here.
     account = unprivileged_account() if os.geteuid() == 0 else None
