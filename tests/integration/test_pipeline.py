@@ -337,6 +337,28 @@ def test_a_bank_or_vault_of_strangers_is_refused_and_neighbours_pass(
     assert rows(conn, "select source_metadata ->> 'external_id' from public.recordings") == [("good",)]
 
 
+def test_where_row_level_security_is_off_our_own_checks_refuse_strangers(
+    conn: Connection, ana: tenants.User, ben: tenants.User
+) -> None:
+    """On an installation that switched it off there is no second line of defence."""
+    for table in ("banks", "bank_memberships", "vaults", "recordings", "vault_entries"):
+        conn.execute(f"alter table public.{table} disable row level security")
+    conn.commit()
+    results = insert_recordings(
+        conn,
+        ana.id,
+        [
+            record("bank", bank_id=ben.bank_id),
+            record("vault", vault_id=ben.vault_id),
+            record("mixed", bank_id=ana.bank_id, vault_id=ben.vault_id),
+            record("good"),
+        ],
+    )
+    assert [result.error_class for result in results] == ["permanent"] * 3 + [None]
+    assert rows(conn, "select bank_id, owner_user_id from public.recordings") == [(ana.bank_id, ana.id)]
+    assert rows(conn, "select vault_id from public.vault_entries") == [(ana.vault_id,)]
+
+
 def test_the_database_refuses_a_forged_bank_by_itself(conn: Connection, ana: tenants.User, ben: tenants.User) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, ana.id):
         conn.execute(

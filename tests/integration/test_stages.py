@@ -794,7 +794,7 @@ def test_copies_of_one_content_are_one_import_however_the_batch_is_cut(world: Wo
     """F84: a copy beyond the bound of one transaction was counted as a second import."""
     ana = world.account("ana@example.com")
     (account,) = opened(world, Demo(), "run-1", ana)
-    text = "x" * (CHUNK_CHARACTERS // 2 + 1)
+    text = "x" * CHUNK_CHARACTERS
     outcomes = [
         Ready(ListedItem("same", provisional_id=f"file:///{n}"), record_of("same", full_transcript=text))
         for n in range(3)
@@ -828,7 +828,7 @@ def test_chunks_are_bounded_by_rows_and_by_characters_and_keep_the_order() -> No
     small = [ready(number, 1) for number in range(CHUNK_ROWS + 1)]
     assert [len(chunk) for chunk in cut_chunks(small)] == [CHUNK_ROWS, 1]
     large = [ready(0, 10), ready(1, CHUNK_CHARACTERS), ready(2, CHUNK_CHARACTERS + 5), ready(3, 10), ready(4, 10)]
-    assert [[int(one.item.external_id) for one in chunk] for chunk in cut_chunks(large)] == [[0], [1], [2], [3, 4]]
+    assert [[int(one.item.external_id) for one in chunk] for chunk in cut_chunks(large)] == [[0, 1], [2], [3, 4]]
     assert list(cut_chunks([])) == []
 
 
