@@ -20,6 +20,13 @@ from import_pipeline.pipeline import describe_database_error
 
 CONNECT_TIMEOUT_SECONDS = 15
 
+_HISTORY_READABLE = """
+select has_table_privilege(pg_class.oid, 'select')
+from pg_catalog.pg_class
+join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
+where nspname = 'import_pipeline' and relname = 'schema_migrations'
+"""
+
 
 class Database(AbstractContextManager["Database"]):
     """A handle on the database; as long as it is open, an embedded server keeps running.
@@ -61,6 +68,10 @@ class Database(AbstractContextManager["Database"]):
             MigrationError: The embedded one could not be migrated.
         """
         with self.connect() as conn:
+            # A login that is only a member of import_worker may not read the history: it imports, others migrate.
+            readable = conn.execute(_HISTORY_READABLE).fetchone()
+            if not self.is_embedded and readable is not None and not readable[0]:
+                return
             status = migrations.check(conn)
             if not status.pending:
                 return

@@ -290,3 +290,22 @@ def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merge
     assert (merged.json["merged_groups"], merged.json["deleted_recordings"]) == (1, 1)
     assert command_line.run("migrate").code == 0
     assert command_line.run("duplicates").stderr.strip() == "No call is stored more than once."
+
+
+def test_a_login_that_is_only_a_member_of_import_worker_imports(
+    command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("drop role if exists least_privilege_login")
+    conn.execute("create role least_privilege_login login in role import_worker")
+    conn.commit()
+    try:
+        url = command_line.settings["DATABASE_URL"].replace("//postgres@", "//least_privilege_login@")
+        least = CommandLine(command_line.home, {**command_line.settings, "DATABASE_URL": url})
+        outcome = least.run("upload", calls, "--json")
+        assert outcome.code == 0, outcome.stderr
+        assert outcome.json["inserted"] == 3
+        assert least.run("counts", "--json").json == {"file-upload": 3}
+        assert least.run("migrate").code != 0, "it may import and nothing else"
+    finally:
+        conn.execute("drop role least_privilege_login")
+        conn.commit()
