@@ -17,7 +17,7 @@ def test_every_test_that_the_table_names_exists() -> None:
     for file, name in sorted(named):
         path = TESTS / file
         tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-        if name not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
+        if name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}:
             missing.append(f"{file}::{name}")
     assert not missing
 

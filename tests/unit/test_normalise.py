@@ -105,6 +105,13 @@ def test_a_key_of_our_own_name_in_the_metadata_of_a_source_does_no_harm() -> Non
     assert NOTES_KEY not in normalise_record(record(source_metadata={NOTES_KEY: "theirs"})).source_metadata
 
 
+@pytest.mark.parametrize("text", ["", " \n\t", None], ids=["empty", "blank", "none"])
+def test_a_record_without_a_transcript_is_refused(text: Any) -> None:
+    """F32: stored empty, it would keep the good version out for ever."""
+    with pytest.raises(InvalidRecordError, match="no transcript"):
+        normalise_record(record(full_transcript=text))
+
+
 @pytest.mark.parametrize("value", [None, "", " ", 1, 1.5, b"x", [], {}, object(), math.nan], ids=repr)
 def test_a_missing_external_id_is_refused(value: Any) -> None:
     """F4."""
