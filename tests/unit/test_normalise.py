@@ -112,7 +112,9 @@ def test_a_record_without_a_transcript_is_refused(text: Any) -> None:
         normalise_record(record(full_transcript=text))
 
 
-@pytest.mark.parametrize("value", [None, "", " ", 1, 1.5, b"x", [], {}, object(), math.nan], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, "", " ", 1, 1.5, b"x", [], {}, object(), math.nan], ids=lambda value: type(value).__name__
+)
 def test_a_missing_external_id_is_refused(value: Any) -> None:
     """F4."""
     with pytest.raises(InvalidRecordError, match="no external id"):
