@@ -99,7 +99,7 @@ def check_duplicates(
             existing = _find_recordings(conn, user_id, source_app, asked)
     except (psycopg.Error, UnicodeEncodeError) as error:
         _logger.warning(
-            "The duplicate check for %d ids of %s failed (%s); the unique index decides.",
+            "The duplicate check for %d ids of %a failed (%s); the unique index decides.",
             len(asked),
             source_app,
             describe_database_error(error),
