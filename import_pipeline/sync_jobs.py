@@ -34,7 +34,7 @@ def close_sync_job(
     status: str | None = None,
     without_vault_entry: int = 0,
 ) -> str:
-    """Settle the row of an account's run and give its lease back.
+    """Settle the row of an account's run.
 
     Returns:
         The status written: `status` if given, else what `judge_run` says.
@@ -42,7 +42,6 @@ def close_sync_job(
     status = status or judge_run(counts, problem)
     error = problem or (f"{counts.failed} items failed" if counts.failed else None)
     _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry)
-    release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
     return status
 
 
@@ -102,6 +101,8 @@ def settle_broken_run(
             problem=CANCELLED if cancelled else BROKEN_OFF,
             status="cancelled" if cancelled else None,
         )
+        if cancelled:  # after a broken step the others go on, and still need the account to themselves
+            release_lease(conn, account.id, run_id)
 
 
 def refresh_sync_job(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:

@@ -13,6 +13,7 @@ import psycopg
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
+from import_pipeline.leases import release_lease
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import (
     Account,
@@ -96,6 +97,7 @@ def close_accounts(
         problem = account.problem or (listing.problem if listing else "it was never listed")
         without_vault_entry = sum(summary.without_vault_entry for summary in own)
         status = close_sync_job(conn, account, run_id, counts, problem, without_vault_entry=without_vault_entry)
+        release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
         move_cursor(
             conn,
             account.id,
