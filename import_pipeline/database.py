@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from import_pipeline import migrations
 from import_pipeline.embedded import EmbeddedServer, open_server
-from import_pipeline.errors import DatabaseUnavailableError, PendingMigrationsError
+from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, PendingMigrationsError
 from import_pipeline.pipeline import describe_database_error
 
 CONNECT_TIMEOUT_SECONDS = 15
@@ -109,8 +110,20 @@ def open_database(url: str | None = None) -> Iterator[Database]:
 
 
 def database_url() -> str | None:
-    """Return the address the environment names; None means the embedded server."""
-    return os.environ.get("DATABASE_URL") or None
+    """Return the address the environment names; None means the embedded server.
+
+    Raises:
+        ConfigurationError: It is not the address of a PostgreSQL.
+    """
+    url = os.environ.get("DATABASE_URL") or None
+    try:
+        conninfo_to_dict(url or "")
+    except psycopg.ProgrammingError:
+        # The driver's own words quote the address, and with it the password.
+        raise ConfigurationError(
+            "DATABASE_URL is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
+        ) from None
+    return url
 
 
 def connection_settings() -> dict[str, Any]:

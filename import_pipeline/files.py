@@ -13,6 +13,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -128,6 +129,16 @@ def is_open_for_writing(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def ids_of_file(name: str) -> list[str]:
+    """Return under what a file may be known to the ledger: its path, its address and its content."""
+    path = Path(name).absolute()
+    ids = [display_path(path), path_to_uri(path)]
+    with suppress(OSError):  # not a file, or gone by now; its path may still be known
+        if path.is_file():
+            ids.append(_hash(path))
+    return ids
 
 
 def path_to_uri(path: Path) -> str:

@@ -26,7 +26,7 @@ def build_import_job(
     """
     return import_recordings.to_job(
         name=connector.job_name,
-        description=f"{connector.description} Follows {connector.documentation_url}",
+        description=connector.description,
         resource_defs={
             "connector": dg.ResourceDefinition.hardcoded_resource(connector),
             "postgres": postgres,

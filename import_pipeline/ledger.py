@@ -151,10 +151,10 @@ def count_run(conn: _Connection, account: Account, run_id: str) -> Counts:
 
 
 def list_failures(
-    conn: _Connection, user_id: UUID, source_app: str | None = None, limit: int = 1000
+    conn: _Connection, user_id: UUID, source_app: str | None = None, limit: int = 1000, run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the failed items of a user, newest first, at most `limit`."""
-    return _fetch(conn, "list_failures", user_id=user_id, source_app=source_app, limit=limit)
+    """Return the failed items of a user, newest first, at most `limit`; with `run_id`, those of one run."""
+    return _fetch(conn, "list_failures", user_id=user_id, source_app=source_app, limit=limit, run_id=run_id)
 
 
 def explain_item(conn: _Connection, user_id: UUID, ids: Sequence[str]) -> list[dict[str, Any]]:

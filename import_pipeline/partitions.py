@@ -37,8 +37,8 @@ def plan_windows(connector: Connector, account: Account, partition: Window | Non
         start = connector.history_start
     else:
         start = account.last_sync_at - connector.look_back
-        if account.oldest_waiting_at is not None:
-            start = min(start, account.oldest_waiting_at)
+        if account.oldest_open_at is not None:
+            start = min(start, account.oldest_open_at)
         start = max(start, connector.history_start)
     return cut_window(start, end, connector.longest_window if connector.partitioned else None)
 

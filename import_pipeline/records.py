@@ -109,7 +109,7 @@ class Account:
     label: str
     opened_at: datetime
     last_sync_at: datetime | None = None
-    oldest_waiting_at: datetime | None = None
+    oldest_open_at: datetime | None = None
     sync_job_id: UUID | None = None
     options: JsonObject = field(default_factory=dict)
     problem: str | None = None

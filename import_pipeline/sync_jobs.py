@@ -40,7 +40,7 @@ def close_sync_job(
         The status written: `status` if given, else what `judge_run` says.
     """
     status = status or judge_run(counts, problem)
-    error = problem or (f"{counts.failed} items failed" if counts.failed else None)
+    error = problem or (f"{counts.failed} failed" if counts.failed else None)
     _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry)
     return status
 

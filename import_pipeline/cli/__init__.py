@@ -15,8 +15,8 @@ import sys
 
 import click
 
-from import_pipeline.cli.importing import retry, upload
-from import_pipeline.cli.operating import dev, duplicates, migrate
+from import_pipeline.cli.importing import retry, sync, upload
+from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain
 from import_pipeline.cli.reading import counts, failures, sources, status, why
 from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
@@ -40,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (upload, counts, status, failures, retry, why, sources, migrate, duplicates, dev):
+for command in (upload, sync, counts, status, failures, retry, why, sources, migrate, duplicates, psql, dev):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that import: `upload` and `retry`."""
+"""The commands that import: `upload`, `sync` and `retry`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from import_pipeline.cli.output import print_json, say
+from import_pipeline.cli.output import plural, print_json, say
 from import_pipeline.cli.session import default_user, json_option, open_session, user_option
+from import_pipeline.errors import ConfigurationError
 
 
 @click.command()
@@ -28,7 +29,7 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 
     connector = get_connector(FileUpload.source_app)
     who = user or default_user()  # on a database of the owner's, open_session refuses to go on without a name
-    with open_session(user) as (database, conn, user_id):
+    with open_session(user, creates_user=True) as (database, conn, user_id):
         say(f"Importing {', '.join(map(display_path, paths[:3]))}{' …' if len(paths) > 3 else ''} for {who} …")
         ensure_account(conn, user_id, connector.source_app, who)
         options = {"paths": [_as_text(path.absolute()) for path in paths]}
@@ -38,25 +39,62 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("source", required=False)
-@click.option("--id", "external_ids", multiple=True, metavar="EXTERNAL_ID", help="Only this item, whatever its state.")
+@click.argument("source")
 @user_option
 @json_option
-def retry(source: str | None, external_ids: tuple[str, ...], user: str | None, as_json: bool) -> None:
-    """Try again what failed, all of it or single items; also brings back an item that was deleted."""
-    from import_pipeline.cli.running import run_import
+def sync(source: str, user: str | None, as_json: bool) -> None:
+    """Import what is new at a source."""
+    from import_pipeline.accounts import ensure_account
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.ledger import request_retry
+
+    connector = get_connector(source)
+    if connector.options_are_personal:
+        raise ConfigurationError(f"{connector.title} has nothing to look for by itself; use `import-pipeline upload`.")
+    with open_session(user) as (database, conn, user_id):
+        if not connector.authenticates_by:
+            ensure_account(conn, user_id, source, user or default_user())
+        say(f"Importing what is new at {connector.title} for {user or default_user()} …")
+        from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
+
+        raise SystemExit(run_import(database, conn, connector, user_id, {}, as_json=as_json))
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--id", "items", multiple=True, metavar="ID_OR_PATH", help="Only this item, whatever its state.")
+@user_option
+@json_option
+def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json: bool) -> None:
+    """Try again what failed, or single items; brings back deleted ones."""
+    from import_pipeline.connectors.base import get_connector
+    from import_pipeline.files import ids_of_file
+    from import_pipeline.ledger import explain_item, request_retry
     from import_pipeline.tenancy import acting_as
 
+    if source is not None:
+        get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (database, conn, user_id):
         with acting_as(conn, user_id):
-            due = request_retry(conn, user_id, source, list(external_ids) or None)
+            named = [
+                {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item)])}
+                for item in items
+            ]
+            unknown = [item for item, ids in zip(items, named, strict=True) if not ids]
+            if unknown:
+                raise ConfigurationError(
+                    f"There is no item {', '.join(map(repr, unknown))}; `import-pipeline failures` lists what failed."
+                )
+            due = request_retry(conn, user_id, source, sorted(set().union(*named)) or None)
         if not due:
-            say("There is nothing to retry." if not external_ids else "None of these items can be tried again.")
+            say(
+                "There is nothing to retry." if not items else "These items need no retry; `import-pipeline why` tells."
+            )
             if as_json:
                 print_json(dict.fromkeys(("listed", "inserted", "skipped", "waiting", "failed", "ignored"), 0))
             return
+        say(f"Trying {plural(len(due), 'item')} again …")
+        from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
+
         due.sort(key=lambda row: row["source_app"])
         code = 0
         for source_app, rows in groupby(due, key=lambda row: row["source_app"]):

@@ -115,8 +115,31 @@ def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> Non
         )
 
 
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open the embedded library in psql, or pass it ARGUMENTS.
+
+    For instance: import-pipeline psql -c 'select title, duration from recordings'
+    """
+    import subprocess
+
+    from import_pipeline.database import Database, database_url
+    from import_pipeline.embedded.installation import find_program
+    from import_pipeline.errors import ConfigurationError
+
+    if database_url() is not None:
+        raise ConfigurationError('The library is on a server of yours: psql "$DATABASE_URL" opens it.')
+    with Database() as database:
+        database.require_migrated()
+        command = [str(find_program("psql")), "--no-psqlrc", database.url, *arguments]
+        raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the person's own words
+
+
 @click.command()
-@click.option("--port", default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1."
+)
 def dev(port: int) -> None:
     """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C."""
     from import_pipeline.cli.serving import serve

@@ -54,6 +54,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def plural(number: int, word: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def show_time(value: datetime | None) -> str:
     """Return a time as people of this machine's zone read it."""
     return "never" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M")

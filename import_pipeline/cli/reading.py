@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from import_pipeline.cli.output import print_json, print_table, printable, say, show_time
+from import_pipeline.cli.output import plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
 
 
@@ -69,14 +68,17 @@ def status(user: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--limit", default=1000, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
 @user_option
 @json_option
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:
     """List the items that could not be imported, with the reason, newest first."""
+    from import_pipeline.connectors.base import get_connector
     from import_pipeline.ledger import list_failures
     from import_pipeline.tenancy import acting_as
 
+    if source is not None:
+        get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = list_failures(conn, user_id, source, limit)
     if as_json:
@@ -98,7 +100,8 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
                 for row in rows
             ],
         )
-        say(f"{len(rows)} failed. `import-pipeline retry` tries them again, `import-pipeline why ITEM` tells more.")
+        newest = "newest " if len(rows) == limit else ""
+        say(f"{len(rows)} {newest}failed. `import-pipeline retry` tries again, `import-pipeline why ITEM` tells more.")
 
 
 @click.command()
@@ -107,10 +110,11 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
 @json_option
 def why(item: str, user: str | None, as_json: bool) -> None:
     """Tell what became of one item, by its external id, its path or its link."""
+    from import_pipeline.files import ids_of_file
     from import_pipeline.ledger import explain_item, explain_recording
     from import_pipeline.tenancy import acting_as
 
-    ids = [item, *_ids_of_file(item)]
+    ids = [item, *ids_of_file(item)]
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = explain_item(conn, user_id, ids)
         recordings = [] if rows else explain_recording(conn, user_id, ids)
@@ -124,7 +128,8 @@ def why(item: str, user: str | None, as_json: bool) -> None:
             f"{show_time(row['created_at'])}, but not imported by import_pipeline."
         )
     if not rows and not recordings:
-        say(f"No source of this user has ever listed {item!r}. Is it the right user, and has the source been imported?")
+        known = "The file is there, but it was never uploaded" if Path(item).is_file() else "No import ever listed it"
+        say(f"Nothing is known about {item!r}. {known}, or it belongs to another user (--user).")
         raise SystemExit(1)
 
 
@@ -165,24 +170,13 @@ def _describe_last_run(row: dict[str, Any]) -> str:
     return f"{row['last_run_status'].replace('_', ' ')}{progress}, {show_time(row['last_run_at'])}"
 
 
-def _ids_of_file(item: str) -> list[str]:
-    """Return under what a file may be known: its path and, if it can be read, its content."""
-    path = Path(item).absolute()
-    ids = [str(path), path.as_uri()]
-    try:
-        with path.open("rb") as file:
-            ids.append(hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError:
-        pass  # not a file, or gone by now; the path itself may still be known
-    return ids
-
-
 def _explain(row: dict[str, Any]) -> str:
     name = printable(row["title"] or row["location"] or row["external_id"])
     lines = [f"{name} ({row['source_app']}): {row['status']}"]
     match row["status"]:
         case "imported" if row["recording_id"] is None:
-            lines[0] += ", and later deleted in the library. `import-pipeline retry --id …` imports it again"
+            command = f"import-pipeline retry --id {printable(row['external_id'])}"
+            lines[0] += f", and later deleted in the library. `{command}` imports it again"
         case "imported":
             lines.append(f"recording      {row['recording_id']}, {printable(row['recording_title'] or '')}")
         case "failed":
@@ -194,9 +188,10 @@ def _explain(row: dict[str, Any]) -> str:
     lines += [
         f"external id    {printable(row['external_id'])}",
         f"where          {printable(row['location'] or 'unknown')}",
+        f"started        {show_time(row['started_at']) if row['started_at'] else 'unknown'}",
         f"first listed   {show_time(row['first_seen_at'])}",
-        f"last changed   {show_time(row['updated_at'])}, after {row['attempts']} attempts, run {row['run_id']}",
+        f"last changed   {show_time(row['updated_at'])}, {plural(row['attempts'], 'attempt')}, run {row['run_id']}",
     ]
-    if row["retry_at"] is not None:
+    if row["retry_at"] is not None and row["error_class"] not in ("data", "permanent", "bug"):
         lines.append(f"next attempt   {show_time(row['retry_at'])} or later")
     return "\n  ".join(lines)

@@ -20,7 +20,13 @@ from psycopg.rows import dict_row
 from import_pipeline.cli.output import complain, print_json, print_table, say
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database import Database
-from import_pipeline.errors import DatabaseUnavailableError, SourceUnavailableError
+from import_pipeline.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    SourceUnavailableError,
+    UnknownSourceError,
+    UnknownUserError,
+)
 from import_pipeline.instance import prepare_instance
 from import_pipeline.jobs import build_import_job
 from import_pipeline.ledger import list_failures
@@ -32,10 +38,13 @@ from import_pipeline.sync_jobs import settle_broken_run
 from import_pipeline.tenancy import acting_as
 
 KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
+# By this tag the UI counts a run among those of the job, on its page and in the timeline.
+_SEEN_BY_THE_UI = {".dagster/repository": "__repository__@import_pipeline.definitions"}
 _LOOK_SECONDS = 0.25
 _LINE_SECONDS = 5.0
 _SHOWN_FAILURES = 10
 _INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+_CONFIGURATION = (ConfigurationError.__name__, UnknownUserError.__name__, UnknownSourceError.__name__)
 _UNREACHABLE = (
     DatabaseUnavailableError.__name__,
     SourceUnavailableError.__name__,
@@ -71,7 +80,9 @@ def run_import(
     }
     with dg.DagsterInstance.get() as instance, _progress(database, user_id, run_id):
         try:
-            result = job.execute_in_process(config, instance=instance, run_id=run_id, raise_on_error=False)
+            result = job.execute_in_process(
+                config, instance=instance, run_id=run_id, raise_on_error=False, tags=_SEEN_BY_THE_UI
+            )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             _settle_interrupted(conn, staging, run_id)
             raise KeyboardInterrupt from None
@@ -99,12 +110,14 @@ def _tell(
     status = row.get("status") or "failed"
     if as_json:
         print_json(counts | {"status": status, "error": row.get("error"), "run_id": run_id})
-    else:
+    elif row:
         _tell_person(conn, user_id, run_id, row, counts)
     if success:
         return 0
-    if status != "completed_with_errors" and not as_json:
+    if status != "completed_with_errors":
         complain(row.get("error") or (causes[-1][1] if causes else "The run failed; Dagster's log says why."))
+    if any(name in _CONFIGURATION for name, _ in causes):
+        return ConfigurationError.exit_code
     return 3 if unreachable else 1
 
 
@@ -118,7 +131,7 @@ def _tell_person(
     )
     if counts["listed"] and counts["skipped"] == counts["listed"]:
         say("Everything is already there.")
-    elif not counts["listed"]:
+    elif not counts["listed"] and row.get("status") == "completed":
         say("Nothing was found to import.")
     if counts["ignored"]:
         say(f"{counts['ignored']} ignored: deleted in the library before. `import-pipeline why PATH` tells more.")
@@ -128,12 +141,13 @@ def _tell_person(
         say(f"{row['without_vault_entry']} recordings have no vault entry yet; the next run tries again.")
     if counts["failed"]:
         with acting_as(conn, user_id):
-            failed = [each for each in list_failures(conn, user_id) if each["run_id"] == run_id]
-        for each in failed[:_SHOWN_FAILURES]:
+            failed = list_failures(conn, user_id, limit=_SHOWN_FAILURES, run_id=run_id)
+        for each in failed:
             say(f"  {each['location'] or each['title'] or each['external_id']}: {each['error_message']}")
-        more = counts["failed"] - len(failed[:_SHOWN_FAILURES])
+        more = counts["failed"] - len(failed)
         if more > 0:
             say(f"  … and {more} more; `import-pipeline failures` lists them all.")
+        say("Mend them and run the same command again, or `import-pipeline retry`.")
 
 
 def find_run(conn: psycopg.Connection[Any], user_id: UUID, run_id: str) -> dict[str, Any] | None:

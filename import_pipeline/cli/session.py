@@ -11,7 +11,8 @@ from uuid import UUID
 
 import click
 
-from import_pipeline.errors import ConfigurationError
+from import_pipeline.cli.output import say
+from import_pipeline.errors import ConfigurationError, UnknownUserError
 
 if TYPE_CHECKING:
     import psycopg
@@ -32,8 +33,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 @contextmanager
-def open_session(user: str | None) -> Iterator[tuple[Database, psycopg.Connection[Any], UUID]]:
+def open_session(
+    user: str | None, *, creates_user: bool = False
+) -> Iterator[tuple[Database, psycopg.Connection[Any], UUID]]:
     """Open the database, ready to work with, and find the user.
+
+    On the embedded database whoever is at the keyboard is created on first use; anybody else only by a command that
+    imports, so that a mistyped address is told and not obeyed.
 
     Raises:
         ConfigurationError: No user is named, or nobody has this address.
@@ -43,13 +49,28 @@ def open_session(user: str | None) -> Iterator[tuple[Database, psycopg.Connectio
     from import_pipeline.database import open_database
 
     with open_database() as database, database.connect() as conn:
-        if database.is_embedded:
-            user_id = create_user(conn, user or default_user())
+        if database.is_embedded and user is None:
+            user_id = create_user(conn, default_user())
+        elif database.is_embedded and creates_user and user is not None:
+            user_id = _find_or_create(conn, user)
         elif user is None:
             raise ConfigurationError("Say whose calls: --user EMAIL, or IMPORT_PIPELINE_USER.")
         else:
             user_id = find_user(conn, user)
         yield database, conn, user_id
+
+
+def _find_or_create(conn: psycopg.Connection[Any], user: str) -> UUID:
+    from import_pipeline.accounts import create_user, find_user
+
+    try:
+        return find_user(conn, user)
+    except UnknownUserError:
+        if "@" not in user:
+            raise ConfigurationError(f"{user!r} is not an e-mail address.") from None
+        user_id = create_user(conn, user)
+        say(f"Created the user {user} in the embedded library.")
+        return user_id
 
 
 def default_user() -> str:

@@ -55,6 +55,8 @@ class Connector(ABC):
     concurrency: ClassVar[int] = 1
     """How many items of one account are turned into records at the same time."""
 
+    options_are_personal: ClassVar[bool] = False
+    """Whether the options of a run say what belongs to one user, so that it must not be a run for everybody."""
     listing_asks_again: ClassVar[bool] = False
     """Whether listing a failed item is itself the request to try it again, as with files that a person names."""
 

@@ -43,6 +43,7 @@ class FileUpload(Connector):
     description = "Transcripts in files and folders: .vtt, .srt, .txt, .json and .docx of the usual programs."
     documentation_url = "https://www.w3.org/TR/webvtt1/"
     partitioned = False
+    options_are_personal = True
     listing_asks_again = True
 
     def check_options(self, options: JsonObject) -> JsonObject:
@@ -54,6 +55,7 @@ class FileUpload(Connector):
         for path in paths:
             if not path.startswith(("/", "file:///")):
                 raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
+        _setting("IMPORT_PIPELINE_MAX_FILE_MB", 50), _setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         return {"paths": paths}
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
@@ -63,8 +65,8 @@ class FileUpload(Connector):
 
     def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
         """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
-        limit = int(float(os.environ.get("IMPORT_PIPELINE_MAX_FILE_MB", "50")) * 1_000_000)
-        settle = float(os.environ.get("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS))
+        limit = int(_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50) * 1_000_000)
+        settle = _setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         paths = (uri_to_path(path) if path.startswith("file://") else Path(path) for path in account.options["paths"])
         for found in find_files(paths):
             file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle)
@@ -120,6 +122,18 @@ class FileUpload(Connector):
             | ({"title_in_file": transcript.title} if transcript.title else {})
             | ({"transcript_notes": dict(transcript.notes)} if transcript.notes else {}),
         )
+
+
+def _setting(name: str, default: float) -> float:
+    """Return a number from the environment."""
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1e6:
+        raise ConfigurationError(f"{name} must be a number that is not negative, not {text!r}.")
+    return value
 
 
 def _read_list(file: FoundFile) -> list[JsonObject] | None:

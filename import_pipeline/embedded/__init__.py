@@ -149,7 +149,9 @@ def open_server(home: Path | None = None) -> EmbeddedServer:
         folder = _default_home() if home is None else Path(home).expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = folder.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError, ConfigurationError) as error:
+    except ConfigurationError as error:
+        raise EmbeddedServerError(f"{error} DATABASE_URL names a server of yours instead.") from error
+    except (OSError, RuntimeError, ValueError) as error:
         raise EmbeddedServerError(
             f"The folder for the embedded PostgreSQL cannot be used: {error}. Set IMPORT_PIPELINE_HOME to a folder "
             "you may write to, or DATABASE_URL to a server of yours."

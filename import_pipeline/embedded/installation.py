@@ -147,14 +147,23 @@ def _create_account(name: str) -> None:
         time.sleep(0.2 * attempt)  # another process may just be changing /etc/passwd
 
 
+def find_program(name: str) -> Path:
+    """Return one of the client programs that come with the binaries, such as `psql`; the caller runs it as himself."""
+    return _package() / f"pginstall{MAJOR_VERSION}" / "bin" / name
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    return Path(next(iter(spec.submodule_search_locations or [""]))) if spec else Path()
+
+
 def find_binaries(account: Account) -> Path:
     """Return the folder with `initdb` and `postgres` that this account can run.
 
     Raises:
         EmbeddedServerError: There is none for this platform, or it cannot be run.
     """
-    spec = importlib.util.find_spec(_PACKAGE)
-    package = Path(next(iter(spec.submodule_search_locations or [""]))) if spec else Path()
+    package = _package()
     binaries = package / f"pginstall{MAJOR_VERSION}" / "bin"
     if not (binaries / "postgres").is_file():
         raise EmbeddedServerError(

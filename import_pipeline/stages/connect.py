@@ -94,6 +94,8 @@ def open_accounts(
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
     """
     checked = connector.check_options(dict(options))
+    if connector.options_are_personal and len(set(users)) != 1:
+        raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
     found = find_accounts(conn, connector.source_app, user_ids)
     for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
@@ -134,12 +136,12 @@ def _open_account(
             },
         )
         job_id, opened_at = cursor.fetchone()  # type: ignore[misc]
-        cursor.execute(query("find_oldest_waiting"), {"user_id": found.user_id, "source_app": found.source_app})
-        (oldest_waiting_at,) = cursor.fetchone()  # type: ignore[misc]
+        cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})
+        (oldest_open_at,) = cursor.fetchone()  # type: ignore[misc]
     return replace(
         account,
         opened_at=opened_at,
         sync_job_id=job_id,
-        oldest_waiting_at=oldest_waiting_at,
+        oldest_open_at=oldest_open_at,
         problem=f"{taken}; this account was left for the next run" if taken else None,
     )

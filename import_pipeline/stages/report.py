@@ -14,6 +14,7 @@ import psycopg
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
 from import_pipeline.leases import release_lease
+from import_pipeline.ledger import list_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import (
     Account,
@@ -26,6 +27,9 @@ from import_pipeline.records import (
 from import_pipeline.stages.run import lineage, root_run_id
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_sync_job, settle_broken_run
+from import_pipeline.tenancy import acting_as
+
+_SHOWN_FAILURES = 20
 
 
 @dg.op(
@@ -52,6 +56,7 @@ def report(
             summaries,
             moves_cursor=not context.has_partition_key,
         )
+        metadata = describe(summary) | describe_failures(conn, summary)
     counts = summary.counts
     for account in summary.accounts:
         if account.without_vault_entry:
@@ -59,7 +64,6 @@ def report(
                 f"{account.label}: {account.without_vault_entry} recordings have no vault entry yet; the next run "
                 "tries again. The ledger says why."
             )
-    metadata = describe(summary)
     yield dg.AssetMaterialization(
         asset_key=["recordings", connector.source_app],
         description=sentence(counts),
@@ -68,7 +72,7 @@ def report(
     )
     problems = [f"{account.label}: {account.problem}" for account in summary.accounts if account.problem]
     if counts.failed:
-        problems.append(f"{counts.failed} items failed; `import-pipeline failures` says which and why")
+        problems.append(f"{counts.failed} failed; `import-pipeline failures` lists which and why")
     if problems:
         raise dg.Failure(description="; ".join(problems), metadata=metadata, allow_retries=False)
     yield dg.Output(summary, metadata=metadata)
@@ -161,6 +165,31 @@ def describe(summary: ImportSummary) -> dict[str, Any]:
         )
         if summary.accounts
         else dg.MetadataValue.text("none"),
+    }
+
+
+def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> dict[str, Any]:
+    """Return a table of the first failed items, with their reasons, for who looks at the run in the UI."""
+    rows: list[dict[str, Any]] = []
+    for account in summary.accounts:
+        if account.counts.failed and len(rows) < _SHOWN_FAILURES:
+            with acting_as(conn, account.user_id):
+                rows += list_failures(conn, account.user_id, limit=_SHOWN_FAILURES - len(rows), run_id=summary.run_id)
+    if not rows:
+        return {}
+    return {
+        "failed items": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "item": row["location"] or row["title"] or row["external_id"],
+                        "reason": row["error_message"] or "",
+                        "class": row["error_class"] or "",
+                    }
+                )
+                for row in rows
+            ]
+        )
     }
 
 

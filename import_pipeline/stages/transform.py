@@ -101,10 +101,10 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
             raise ItemError(item.details[INVALID])
         record = normalise_record(connector.fetch_record(account, item))
     except NotReadyError as error:
-        if now - (item.started_at or new.first_seen_at or now) > connector.transcript_deadline:
-            days = connector.transcript_deadline / timedelta(days=1)
-            reason = f"{describe_problem(error)} (waited {days:.0f} days, which is the limit)"
-            return _fail(new, "permanent", reason, now)
+        age = now - (item.started_at or new.first_seen_at or now)
+        if age > connector.transcript_deadline:
+            reason = f"{describe_problem(error)} (still so {age.days} days after the call; the limit is "
+            return _fail(new, "permanent", f"{reason}{connector.transcript_deadline.days})", now)
         retry_at = error.retry_at
         if not isinstance(retry_at, datetime) or retry_at.utcoffset() is None:
             retry_at = next_look_at(now, new.attempts)

@@ -42,7 +42,7 @@ def parse(file: TextFile, data: bytes, hook: Callable[[list[tuple[str, Any]]], A
         return json.loads(file.whole(), object_pairs_hook=hook)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise TranscriptError(f"is damaged JSON: {error.msg} at {where}") from None
+        raise TranscriptError(f"is damaged JSON: {error.msg.removesuffix(' at')} at {where}") from None
     except RecursionError:
         raise TranscriptError("is JSON that is nested too deeply") from None
     except ValueError:  # an integer of thousands of digits

@@ -60,6 +60,8 @@ def read_transcript(data: bytes, *, name: str) -> Transcript:
     if not start:
         raise TranscriptError("is empty" if len(data) < 4 else "holds no text")
     refuse_markup(start)
+    if suffix == "docx":
+        raise TranscriptError("is no Word document: it is damaged, or another kind of file under this name")
     if _WEBVTT.match(start):
         raw, form = _read_cues(file.lines(), notes, webvtt=True)
     elif _JSON.match(start) or suffix == "json":

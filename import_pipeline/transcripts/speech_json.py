@@ -18,7 +18,7 @@ from import_pipeline.transcripts.paragraphs import CLOCK, clock_ms
 from import_pipeline.transcripts.text import TextFile
 from import_pipeline.transcripts.turns import Turns, fill_ends, milliseconds
 
-UNKNOWN_JSON = "is JSON, but neither of Whisper nor of another speech recognition that is known, nor a record"
+UNKNOWN_JSON = "is JSON, but neither the output of a speech recognition that is known nor a record"
 MAX_OTHERS = 1_000_000
 """Objects that are no segments: a person counts once, anything else four times, which is about what they weigh."""
 

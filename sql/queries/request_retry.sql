@@ -1,8 +1,7 @@
 -- Makes items due at once and returns them: failed and waiting ones, and ignored ones only when they are named.
 update public.import_items
 set retry_at = now(),
-    status = case when status = 'ignored' or (status = 'imported' and recording_id is null) then 'waiting' else status end,
-    updated_at = now()
+    status = case when status = 'ignored' or (status = 'imported' and recording_id is null) then 'waiting' else status end
 where user_id = %(user_id)s
     and (%(source_app)s::text is null or source_app = %(source_app)s)
     and case

@@ -9,9 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 from commands import VTT, CommandLine, end, write_calls
+
+from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.jobs import build_import_job
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.staging import StreamIOManager
 
 EMAIL = "ana@example.com"
 
@@ -309,3 +315,65 @@ def test_a_login_that_is_only_a_member_of_import_worker_imports(
     finally:
         conn.execute("drop role least_privilege_login")
         conn.commit()
+
+
+def test_an_item_is_named_for_a_retry_by_its_path_or_its_id(command_line: CommandLine, calls: Path) -> None:
+    broken = calls / "empty.vtt"
+    broken.touch()
+    command_line.run("upload", calls)
+    broken.write_text(VTT.format(text="Now it is there."))
+    assert command_line.run("retry", "--id", broken, "--json").json["inserted"] == 1
+    unknown = command_line.run("retry", "--id", "no-such-item")
+    assert unknown.code == 2
+    assert "no-such-item" in unknown.stderr
+
+
+@pytest.mark.parametrize("arguments", [["failures", "zoomm"], ["retry", "zoomm"], ["sync", "zoomm"]], ids=" ".join)
+def test_a_mistyped_source_is_told(command_line: CommandLine, arguments: list[str]) -> None:
+    outcome = command_line.run(*arguments)
+    assert outcome.code == 2
+    assert "zoomm" in outcome.stderr
+    assert "file-upload" in outcome.stderr
+
+
+def test_file_upload_has_nothing_to_sync(command_line: CommandLine) -> None:
+    outcome = command_line.run("sync", "file-upload")
+    assert outcome.code == 2
+    assert "upload" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"IMPORT_PIPELINE_MAX_FILE_MB": "abc"}, "IMPORT_PIPELINE_MAX_FILE_MB"),
+        ({"IMPORT_PIPELINE_SETTLE_SECONDS": "-1"}, "IMPORT_PIPELINE_SETTLE_SECONDS"),
+        ({"DATABASE_URL": "mysql://u:s3cr3t-canary@host/x"}, "DATABASE_URL"),
+    ],
+    ids=["size limit", "settling", "another database"],
+)
+def test_a_wrong_setting_is_told_without_repeating_a_secret(
+    command_line: CommandLine, calls: Path, settings: dict[str, str], said: str
+) -> None:
+    wrong = CommandLine(command_line.home, {**command_line.settings, **settings})
+    outcome = wrong.run("upload", calls)
+    assert outcome.code == 2, outcome.stderr
+    assert said in outcome.stderr
+    assert "s3cr3t-canary" not in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_run_for_everybody_cannot_carry_the_files_of_one(
+    command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any], make_user: Any, tmp_path: Path
+) -> None:
+    command_line.run("upload", calls)
+    make_user(conn, "ben@example.com")
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_import_job(
+            FileUpload(),
+            postgres=PostgresResource(url=command_line.settings["DATABASE_URL"]),
+            io_manager=StreamIOManager(base=str(tmp_path / "staged")),
+        )
+        config = {"ops": {"connect": {"config": {"options": {"paths": [str(calls)]}}}}}
+        result = job.execute_in_process(config, instance=instance, raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "exactly one user" in str(failure.event_specific_data.error)

@@ -96,7 +96,8 @@ def test_the_launched_job_imports_a_folder_and_goes_green(
     conn.execute("insert into public.import_sources (user_id, source_app) values (%s, 'file-upload')", [user.id])
     conn.commit()
     write_calls(tmp_path / "calls", 3)
-    config = {"ops": {"connect": {"config": {"options": {"paths": [str(tmp_path / "calls")]}}}}}
+    options = {"paths": [str(tmp_path / "calls")]}
+    config = {"ops": {"connect": {"config": {"users": [user.email], "options": options}}}}
     (tmp_path / "run.yaml").write_text(json.dumps(config))
     (tmp_path / "instance").mkdir()
     settings = {

@@ -91,7 +91,9 @@ def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
     assert user.json["inserted"] == 3, "the command line works beside the UI"
 
     write_calls(tmp_path / "calls", 5)
-    config = {"ops": {"connect": {"config": {"options": {"paths": [str(tmp_path / "calls")]}}}}}
+    (account,) = command_line.run("status", "--json").json
+    options = {"paths": [str(tmp_path / "calls")]}
+    config = {"ops": {"connect": {"config": {"users": [account["account_email"]], "options": options}}}}
     launched = ui.ask(LAUNCH, location=repository["location"]["name"], config=config)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     run = wait_for_run(ui, launched["run"]["runId"])

@@ -142,3 +142,18 @@ def test_nothing_readable_is_left_staged(command_line: CommandLine, second: Outc
     staged = [path for path in (command_line.home / "staging").rglob("*") if path.is_file()]
     assert not [path for path in staged if "transform" in str(path) or "dedup" in str(path)]
     assert all(path.stat().st_mode & 0o077 == 0 for path in (command_line.home / "staging").rglob("*"))
+
+
+def test_a_mistyped_user_is_told_and_not_created(command_line: CommandLine, library: psycopg.Connection) -> None:
+    for arguments in (["counts"], ["status"], ["failures"], ["retry"], ["why", "x"]):
+        outcome = command_line.run(*arguments, "--user", "nobody@example.com")
+        assert outcome.code == 2
+        assert "nobody@example.com" in outcome.stderr
+    assert command_line.run("upload", SAMPLES, "--user", "nobody").code == 2
+    assert library.execute("select count(*) from auth.users").fetchone() == (1,)
+
+
+def test_psql_opens_the_embedded_library(command_line: CommandLine, second: Outcome) -> None:
+    outcome = command_line.run("psql", "-tAc", "select count(*) from recordings")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.strip() == "20"

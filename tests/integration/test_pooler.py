@@ -128,7 +128,8 @@ def test_the_whole_job_works_through_the_pooler(pooled_url: str, tmp_path: Path)
         postgres=PostgresResource(url=pooled_url),
         io_manager=StreamIOManager(base=str(tmp_path / "staged")),
     )
-    config = {"ops": {"connect": {"config": {"options": {"paths": [str(tmp_path / "calls")]}}}}}
+    options = {"paths": [str(tmp_path / "calls")]}
+    config = {"ops": {"connect": {"config": {"users": ["ana@example.com"], "options": options}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         for expected in (450, 450):
             result = job.execute_in_process(config, instance=instance, raise_on_error=False)

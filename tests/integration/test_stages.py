@@ -210,7 +210,7 @@ def test_sync_jobs_tells_what_a_run_did(world: World) -> None:
     assert (job["progress_current"], job["progress_total"], job["skipped_count"]) == (3, 3, 0)
     assert job["synced_ids"] == ["call-001", "call-002"]
     assert job["failed_ids"] == ["call-000"]
-    assert job["error"] == "1 items failed"
+    assert job["error"] == "1 failed"
     assert job["completed_at"] is not None
     assert job["metadata"]["run_id"] == result.run_id
     assert job["metadata"]["counts"] == {
@@ -418,7 +418,7 @@ def test_items_that_cannot_even_be_staged_fail_alone(world: World) -> None:
     ]
     source = UnpartitionedDemo([*calls(2), *bad])
     result = world.run(source)
-    assert f"{len(bad)} items failed" in problem_of(result)
+    assert f"{len(bad)} failed" in problem_of(result)
     assert world.recordings() == ["call-000", "call-001"]
     ledger = {key: row for key, row in world.ledger().items() if row[0] != "imported"}
     assert len(ledger) == len(bad)
@@ -435,7 +435,7 @@ def test_items_without_an_id_are_failures_of_their_own(world: World) -> None:
     """F4 and F83: the second must not pass for a copy of the first."""
     world.account("ana@example.com")
     result = world.run(Demo([Call(None, START), Call(None, START + timedelta(hours=1))]))
-    assert "2 items failed" in problem_of(result)
+    assert "2 failed" in problem_of(result)
     assert len(world.ledger()) == 2
 
 
@@ -460,7 +460,7 @@ def test_an_item_of_every_class_of_failure_makes_the_run_red_after_all_good_was_
         call.error = ItemError(f"Something of class {error_class}.", error_class=error_class)
     result = world.run(source)
     assert not result.success
-    assert "6 items failed" in problem_of(result)
+    assert "6 failed" in problem_of(result)
     assert len(world.recordings()) == 6
     ledger = world.ledger()
     assert [ledger[f"call-{number:03d}"] for number in range(0, 12, 2)] == [
@@ -495,7 +495,7 @@ def test_a_repeated_failure_counts_its_attempts_and_turns_the_run_red_again(worl
     source = UnpartitionedDemo(calls(1))
     source.calls[None][0].error = ItemError("Broken.")
     for attempt in (1, 2, 3):
-        assert "1 items failed" in problem_of(world.run(source))
+        assert "1 failed" in problem_of(world.run(source))
         assert world.rows("select attempts from import_items") == [(attempt,)]
         world.due_now()
 
@@ -600,6 +600,17 @@ def test_a_waiting_item_is_not_asked_for_before_its_time_and_imported_when_it_is
     assert world.ledger()["late"] == ("imported", None, None)
 
 
+def test_a_failed_item_is_listed_again_once_it_is_due_however_long_ago_it_began(world: World) -> None:
+    """F23: past the look-back it was never listed again, so that neither time nor a retry could bring it in."""
+    world.account("ana@example.com")
+    source = Demo([Call("old", datetime.now(UTC) - timedelta(days=90), error=ItemError("Broken."))])
+    assert "1 failed" in problem_of(world.run(source))
+    source.calls[None][0].error = None
+    assert summary_of(world.run(source)).counts == Counts(), "not due, and past the look-back"
+    world.due_now()
+    assert summary_of(world.run(source)).counts == Counts(listed=1, inserted=1)
+
+
 def test_a_waiting_item_says_itself_when_to_ask_again(world: World) -> None:
     world.account("ana@example.com")
     at = datetime.now(UTC) + timedelta(hours=3)
@@ -617,9 +628,13 @@ def test_after_the_deadline_a_waiting_item_has_failed_with_the_reason(world: Wor
         ]
     )
     result = world.run(source)
-    assert "1 items failed" in problem_of(result)
+    assert "1 failed" in problem_of(result)
     ledger = world.ledger()
-    assert ledger["old"] == ("failed", "permanent", "No transcript yet. (waited 7 days, which is the limit)")
+    assert ledger["old"] == (
+        "failed",
+        "permanent",
+        "No transcript yet. (still so 7 days after the call; the limit is 7)",
+    )
     assert ledger["young"][0] == "waiting"
 
 

@@ -19,9 +19,9 @@ instants = st.datetimes(datetime(2018, 1, 1), datetime(2030, 1, 1), timezones=st
 
 
 def account(
-    last_sync_at: datetime | None = None, oldest_waiting_at: datetime | None = None, opened_at: datetime = NOW
+    last_sync_at: datetime | None = None, oldest_open_at: datetime | None = None, opened_at: datetime = NOW
 ) -> Account:
-    return Account(UUID(int=1), UUID(int=2), "demo", "ana", opened_at, last_sync_at, oldest_waiting_at)
+    return Account(UUID(int=1), UUID(int=2), "demo", "ana", opened_at, last_sync_at, oldest_open_at)
 
 
 @given(instants, instants, st.none() | st.timedeltas(timedelta(days=20), timedelta(days=90)))
@@ -48,7 +48,7 @@ def test_the_first_run_goes_back_to_the_beginning_of_history() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last_sync_at", "oldest_waiting_at", "start"),
+    ("last_sync_at", "oldest_open_at", "start"),
     [
         (NOW - timedelta(hours=1), None, NOW - timedelta(days=2, hours=1)),
         (NOW - timedelta(hours=1), NOW - timedelta(days=5), NOW - timedelta(days=5)),
@@ -58,10 +58,10 @@ def test_the_first_run_goes_back_to_the_beginning_of_history() -> None:
     ],
     ids=["look-back", "older waiting item", "younger waiting item", "not before history", "first run"],
 )
-def test_an_incremental_run_looks_back_from_the_cursor_and_to_the_oldest_waiting_item(
-    last_sync_at: datetime | None, oldest_waiting_at: datetime | None, start: datetime
+def test_an_incremental_run_looks_back_from_the_cursor_and_to_the_oldest_open_item(
+    last_sync_at: datetime | None, oldest_open_at: datetime | None, start: datetime
 ) -> None:
-    windows = plan_windows(Demo(), account(last_sync_at, oldest_waiting_at))
+    windows = plan_windows(Demo(), account(last_sync_at, oldest_open_at))
     assert (windows[-1].start, windows[0].end) == (start, NOW)
 
 

@@ -47,7 +47,7 @@ ACCOUNT = Account(
     label="ana@example.com",
     opened_at=NOW,
     last_sync_at=NOW - timedelta(days=1),
-    oldest_waiting_at=None,
+    oldest_open_at=None,
     sync_job_id=UUID(int=3),
     options={"paths": ["/a b", "ü"], "n": 1.5, "deep": {"x": [None, True]}},
     problem=None,

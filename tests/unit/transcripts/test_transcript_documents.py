@@ -203,3 +203,8 @@ def test_words_that_look_like_a_signature_are_text() -> None:
         "PK is a name.",
     ):
         assert read_transcript(words.encode(), name="a.txt").to_text() == words
+
+
+def test_text_under_the_name_of_a_document_is_not_taken_for_what_was_said() -> None:
+    with pytest.raises(TranscriptError, match="no Word document"):
+        read_transcript(b"not a document", name="call.docx")
