@@ -21,6 +21,7 @@ from import_pipeline.pipeline import describe_database_error
 
 CONNECT_TIMEOUT_SECONDS = 15
 
+_NO_ADDRESS = "DATABASE_URL is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
 _HISTORY_READABLE = """
 select has_table_privilege(pg_class.oid, 'select')
 from pg_catalog.pg_class
@@ -56,6 +57,8 @@ class Database(AbstractContextManager["Database"]):
         """
         try:
             return psycopg.connect(self.url, **connection_settings())
+        except psycopg.ProgrammingError:
+            raise ConfigurationError(_NO_ADDRESS) from None  # the driver quotes the address, with its password
         except psycopg.Error as error:
             raise DatabaseUnavailableError(
                 f"The database could not be reached: {_first_line(error)}. Check DATABASE_URL and that the server runs."
@@ -120,9 +123,7 @@ def database_url() -> str | None:
         conninfo_to_dict(url or "")
     except psycopg.ProgrammingError:
         # The driver's own words quote the address, and with it the password.
-        raise ConfigurationError(
-            "DATABASE_URL is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
-        ) from None
+        raise ConfigurationError(_NO_ADDRESS) from None
     return url
 
 
@@ -136,6 +137,7 @@ def connection_settings() -> dict[str, Any]:
         "prepare_threshold": None,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": "import-pipeline",
+        "client_encoding": "UTF8",
     }
 
 

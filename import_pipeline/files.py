@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +24,6 @@ SETTLE_SECONDS = 2.0
 
 _UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".tmp")
 _HIDDEN_PREFIXES = (".", "~$")
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,12 @@ def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
     What cannot be read is yielded with its problem, never left out: an item that nobody hears of would be lost.
     """
     for path in paths:
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:  # no right to look there, or a path that is too long
+            yield FoundFile(path, problem=describe_os_error(error))
+            continue
+        if is_folder:
             yield from _walk(path)
         else:
             yield FoundFile(path)
@@ -97,17 +102,20 @@ def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: flo
             return FoundFile(path, waiting="it is still being written")
     except OSError as error:
         return FoundFile(path, problem=describe_os_error(error))
+    except ValueError:
+        return FoundFile(path, problem="has a name that no file can have")
     return FoundFile(path, digest, known.size_bytes, known.modified_at)
 
 
-def read_file(path: Path, sha256: str) -> bytes | None:
-    """Return the content of a file, or None if it is no longer what was hashed.
+def read_file(path: Path, sha256: str, size_bytes: int) -> bytes | None:
+    """Return the content of a file, or None if it is no longer what was hashed, however large it has become.
 
     Raises:
         OSError: It cannot be read.
     """
-    data = path.read_bytes()
-    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+    with _open_regular(path) as file:
+        data = file.read(size_bytes + 1)
+    return data if len(data) == size_bytes and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 def is_open_for_writing(path: Path) -> bool:
@@ -198,11 +206,17 @@ def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    with _open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; a pipe that has taken its place meanwhile is an error and nothing to wait at."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file any more")
+    return os.fdopen(descriptor, "rb")
 
 
 def _has_changed(before: os.stat_result, after: os.stat_result) -> bool:

@@ -101,5 +101,9 @@ def is_process_gone(process: str) -> bool:
 
 
 def _machine() -> str:
-    # A container has its own host name, so two containers on one host never judge each other's process numbers.
-    return f"{socket.gethostname()}/{psutil.boot_time():.0f}"
+    # A container has its own host name and process numbers, so two of them never judge each other's processes.
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        numbers = ""
+    return f"{socket.gethostname()}/{psutil.boot_time():.0f}/{numbers}"

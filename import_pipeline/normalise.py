@@ -32,6 +32,8 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
     Raises:
         InvalidRecordError: Something that an import needs is missing or of a wrong type.
     """
+    if not isinstance(record, ConnectorRecord):
+        raise InvalidRecordError(f"A ConnectorRecord is needed, not {type(record).__name__}.")
     external_id = parse_external_id(record.external_id)
     notes: JsonObject = {}
     cleaner = _Cleaner()

@@ -137,6 +137,10 @@ def _insert_recordings(
             except ItemError as error:
                 refused[position] = error
                 results[position] = InsertResult(error=str(error), error_class=error.error_class)
+            except psycopg.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
+                results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
             else:
                 rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
 

@@ -36,6 +36,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     _database: Database | None = PrivateAttr(default=None)
     _pool: ConnectionPool[psycopg.Connection[Any]] | None = PrivateAttr(default=None)
     _is_migrated: bool = PrivateAttr(default=False)
+    _is_gone: bool = PrivateAttr(default=False)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PostgresResource]:
@@ -57,7 +58,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 yield self
             finally:
                 self._database = self._pool = None
-                self._is_migrated = False
+                self._is_migrated = self._is_gone = False
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -80,10 +81,13 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             with open_database(self.url or None) as database, database.connect() as conn:
                 yield conn
             return
+        if self._is_gone:  # one wait is enough: else every batch of a long run would wait, one after the other
+            raise DatabaseUnavailableError("The database went away during this run.")
         try:
             with self._pool.connection() as conn:
                 yield conn
         except PoolTimeout as error:
+            self._is_gone = True
             raise DatabaseUnavailableError(
                 f"The database gave no connection within {_POOL_TIMEOUT_SECONDS:.0f} s."
             ) from error

@@ -74,6 +74,10 @@ class StreamIOManager(dg.ConfigurableIOManager):
         for step in (f"dedup[{mapping_key}]", f"transform[{mapping_key}]"):
             _remove_tree(UPath(self.resolve_base()) / _file_name(run_id) / _file_name(step))
 
+    def remove_run(self, run_id: str) -> None:
+        """Remove all that a run staged; only once nobody will go on with it."""
+        _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
+
     def resolve_base(self) -> str:
         """Return where the files are, at the time of the run."""
         return self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")

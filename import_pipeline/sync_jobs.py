@@ -115,12 +115,18 @@ def refresh_sync_job(conn: psycopg.Connection[Any], account: Account, run_id: st
         _write_sync_job(conn, account, run_id, counts, status, error)
 
 
-def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> None:
-    """Settle what crashed runs of an account left open; whoever holds the account's lease knows that they are dead."""
-    conn.execute(
-        query("close_abandoned_sync_jobs"),
-        {"user_id": user_id, "account_id": str(account_id), "run_id": run_id, "error": BROKEN_OFF},
-    )
+def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> list[str]:
+    """Settle what crashed runs of an account left open; whoever holds the account's lease knows that they are dead.
+
+    Returns:
+        The runs.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            query("close_abandoned_sync_jobs"),
+            {"user_id": user_id, "account_id": str(account_id), "run_id": run_id, "error": BROKEN_OFF},
+        )
+        return [abandoned for (abandoned,) in cursor]
 
 
 def _set_ids(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:

@@ -19,7 +19,7 @@ from import_pipeline.cli.importing import retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain
 from import_pipeline.cli.reading import counts, failures, sources, status, why
-from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
+from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, ImportPipelineError
 
 INTERRUPTED = 130
 
@@ -46,6 +46,7 @@ for command in (upload, sync, counts, status, failures, retry, why, sources, mig
 
 def main() -> None:
     """Run a command and leave with its exit code."""
+    _open_missing_streams()
     # A script's background jobs ignore Ctrl-C from their start; whoever sends us the signal means it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A title may hold any character; a terminal or pipe that cannot show it must not end the command.
@@ -67,15 +68,39 @@ def main() -> None:
     except ImportPipelineError as error:
         complain(str(error))
         code = error.exit_code
+    except UnicodeEncodeError:
+        complain("An argument or a setting holds bytes that are no text.")
+        code = ConfigurationError.exit_code
+    except OSError as error:
+        complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        code = ConfigurationError.exit_code
     except Exception as error:
-        if not _is_from_the_database(error):
+        told = _tell_of_database(error)
+        if told is None:
             raise
-        complain("The database could not do it: the connection was lost or refused. Run the command again.")
+        complain(told)
         code = DatabaseUnavailableError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _is_from_the_database(error: Exception) -> bool:
+def _tell_of_database(error: Exception) -> str | None:
+    """Return what a driver's error means to a person, or None for any other error."""
     import psycopg
 
-    return isinstance(error, psycopg.OperationalError)
+    from import_pipeline.pipeline import describe_database_error
+
+    if not isinstance(error, psycopg.Error):
+        return None
+    return f"The database did not do what was asked: {describe_database_error(error)}."
+
+
+def _open_missing_streams() -> None:
+    """Give the process the three streams it was started without, lest a file that is opened later takes their place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115

@@ -35,7 +35,7 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
         options = {"paths": [_as_text(path.absolute()) for path in paths]}
         from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
 
-        raise SystemExit(run_import(database, conn, connector, user_id, options, as_json=as_json))
+        raise SystemExit(run_import(database, connector, user_id, options, as_json=as_json))
 
 
 @click.command()
@@ -56,7 +56,7 @@ def sync(source: str, user: str | None, as_json: bool) -> None:
         say(f"Importing what is new at {connector.title} for {user or default_user()} …")
         from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
 
-        raise SystemExit(run_import(database, conn, connector, user_id, {}, as_json=as_json))
+        raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json))
 
 
 @click.command()
@@ -100,7 +100,7 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
         for source_app, rows in groupby(due, key=lambda row: row["source_app"]):
             connector = get_connector(source_app)
             options = connector.options_for_retry({row["external_id"]: row["location"] for row in rows})
-            code = max(code, run_import(database, conn, connector, user_id, options, as_json=as_json))
+            code = max(code, run_import(database, connector, user_id, options, as_json=as_json))
         raise SystemExit(code)
 
 

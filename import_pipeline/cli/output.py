@@ -25,6 +25,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title
     """Print a table; on a pipe it is as wide as its contents."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -35,7 +36,18 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_show(value)) for value in row))
-    console.print(table)
+    if sys.stdout.isatty() and Measurement.get(console, console.options, table).maximum > console.width:
+        _print_blocks(headings, rows)  # a table squeezed into a narrow terminal breaks words apart
+    else:
+        console.print(table)
+
+
+def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    width = max(map(len, headings))
+    for row in rows:
+        click.echo()
+        for heading, value in zip(headings, row, strict=True):
+            click.echo(f"{heading:<{width}}  {_show(value)}")
 
 
 def say(text: str) -> None:

@@ -5,11 +5,12 @@ Progress and outcome are read from `sync_jobs`, where every other UI reads them 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -54,7 +55,6 @@ _UNREACHABLE = (
 
 def run_import(
     database: Database,
-    conn: psycopg.Connection[Any],
     connector: Connector,
     user_id: UUID,
     options: JsonObject,
@@ -68,6 +68,8 @@ def run_import(
 
     Raises:
         KeyboardInterrupt: The person interrupted it; its rows are settled as cancelled.
+        ConfigurationError: Dagster's instance cannot be opened as it is set up.
+        DatabaseUnavailableError: The database, or the one that keeps Dagster's runs, went away.
     """
     prepare_instance(database)
     run_id = str(uuid4())
@@ -78,21 +80,45 @@ def run_import(
         # The same events are in the instance; here they would drown the progress.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
-    with dg.DagsterInstance.get() as instance, _progress(database, user_id, run_id):
+    with _open_instance() as instance, _progress(database, user_id, run_id):
         try:
             result = job.execute_in_process(
                 config, instance=instance, run_id=run_id, raise_on_error=False, tags=_SEEN_BY_THE_UI
             )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            _settle_interrupted(conn, staging, run_id)
+            _settle(database, staging, run_id, cancelled=True)
             raise KeyboardInterrupt from None
+        except Exception as error:  # what Dagster raises when the storage of its events is gone has no class in common
+            _settle(database, staging, run_id)
+            raise DatabaseUnavailableError(
+                f"The run broke off because Dagster could not keep its events ({type(error).__name__}). What was "
+                "imported stays; the same command goes on from there."
+            ) from error
     # Dagster reports an interrupt within a step as the step's failure, and one between two steps as the run's.
     failures = [event for event in result.all_events if event.is_step_failure or event.is_run_failure]
     causes = [cause for event in failures for cause in _causes(event)]
     if any(name in _INTERRUPTIONS for name, _ in causes):
-        _settle_interrupted(conn, staging, run_id)
+        _settle(database, staging, run_id, cancelled=True)
         raise KeyboardInterrupt
-    return _tell(conn, user_id, run_id, result.success, causes, as_json=as_json)
+    # A connection of its own: the one from before the run may not have outlived it.
+    with database.connect() as conn:
+        return _tell(conn, user_id, run_id, result.success, causes, as_json=as_json)
+
+
+@contextmanager
+def _open_instance() -> Iterator[dg.DagsterInstance]:
+    try:
+        instance = dg.DagsterInstance.get()
+    except Exception as error:  # a missing folder, broken YAML, an unreachable storage: whatever its libraries raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if "://" in reason:  # it may quote an address with its password
+            reason = type(error).__name__
+        raise ConfigurationError(
+            f"Dagster's instance in {os.environ.get('DAGSTER_HOME')} cannot be opened: {reason}. "
+            "DAGSTER_HOME and IMPORT_PIPELINE_DAGSTER_URL say where it is and where it keeps its runs."
+        ) from error
+    with instance:
+        yield instance
 
 
 def _tell(
@@ -156,10 +182,16 @@ def find_run(conn: psycopg.Connection[Any], user_id: UUID, run_id: str) -> dict[
         return cursor.execute(query("find_run"), {"user_id": user_id, "run_id": run_id}).fetchone()
 
 
-def _settle_interrupted(conn: psycopg.Connection[Any], staging: StreamIOManager, run_id: str) -> None:
+def _settle(database: Database, staging: StreamIOManager, run_id: str, *, cancelled: bool = False) -> None:
+    """Close the rows of a run that ended early, if the database can be reached; else the next run closes them."""
     accounts = staging.read_accounts(run_id)
-    if accounts:
-        settle_broken_run(conn, accounts, run_id, cancelled=True)
+    if not accounts:
+        return
+    with suppress(DatabaseUnavailableError, psycopg.Error):
+        if database.server is not None:
+            database.server.ensure_running()
+        with database.connect() as conn:
+            settle_broken_run(conn, accounts, run_id, cancelled=cancelled)
 
 
 def _causes(event: Any) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,8 @@ brought back if somebody kills it. Everything ends with this process.
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -23,12 +25,14 @@ import psutil
 
 from import_pipeline.cli.output import say
 from import_pipeline.database import Database, open_database
+from import_pipeline.embedded import home
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError, ImportPipelineError
 from import_pipeline.instance import prepare_instance
 
 HOST = "127.0.0.1"
 # Dagster's own warnings, such as the advice to use another command, say nothing to who runs this one.
 _DAGSTER_DEV = (sys.executable, "-W", "ignore", "-m", "dagster", "dev", "--log-level", "error")
+_PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
@@ -43,7 +47,7 @@ def serve(port: int) -> None:
         ImportPipelineError: Dagster could not be started or ended by itself.
     """
     _require_free(port)
-    with _terminated_like_interrupted(), open_database() as database:
+    with _terminated_like_interrupted(), open_database() as database, _alone():
         folder = prepare_instance(database)
         say(f"Starting Dagster with {folder} …")
         # In a session of its own, so that Ctrl-C in the terminal reaches it through us, once.
@@ -51,6 +55,7 @@ def serve(port: int) -> None:
             [*_DAGSTER_DEV, "--host", HOST, "--port", str(port), *_workspace()],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         try:
             _announce(process, port)
@@ -60,6 +65,11 @@ def serve(port: int) -> None:
         finally:
             _stop(process)
     say("Stopped.")
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when its parent is killed and cannot do it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _workspace() -> list[str]:
@@ -115,6 +125,23 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         for child in alive:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the home for this process: two daemons on one instance would do everything twice.
+
+    Raises:
+        ConfigurationError: Another one is open.
+    """
+    with (home() / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"The UI of {home()} is open already, in another terminal; stop it first."
+            ) from None
+        yield
 
 
 def _require_free(port: int) -> None:

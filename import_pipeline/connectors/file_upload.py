@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,20 @@ class FileUpload(Connector):
             raise ItemError(f"The file {details['problem']}.")
         if path.suffix.lower() not in _SUFFIXES:
             raise ItemError(f"The file is of an unknown kind ({path.suffix or 'no suffix'}); {_KNOWN} are read.")
+        modified_at = datetime.fromtimestamp(details["modified_at"], UTC)
+        metadata: JsonObject = {"file_name": path.name, "file_size_bytes": details["size_bytes"]}
         try:
-            data = read_file(path, details["sha256"])
+            if details["position"] is not None:
+                listed = _records_of(path, details["sha256"], details["size_bytes"])
+                return _own_record(item, listed[details["position"]], path, modified_at, metadata)
+            _records_of.cache_clear()
+            data = _read(path, details["sha256"], details["size_bytes"])
+            records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
+            if records is not None:
+                return _own_record(item, records[0], path, modified_at, metadata)
+            transcript = read_transcript(data, name=path.name)
         except OSError as error:
             raise ItemError(f"The file {describe_os_error(error)}.") from error
-        if data is None:
-            raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
-        modified_at = datetime.fromtimestamp(details["modified_at"], UTC)
-        metadata: JsonObject = {"file_name": path.name, "file_size_bytes": len(data)}
-        records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
-        if records is not None:
-            return _own_record(item, records[details["position"] or 0], path, modified_at, metadata)
-        try:
-            transcript = read_transcript(data, name=path.name)
         except TranscriptError as error:
             raise TranscriptError(f"The file {error}.") from error
         del data  # of the largest files only one copy at a time fits into the bounds of memory
@@ -140,28 +142,42 @@ def _read_list(file: FoundFile) -> list[JsonObject] | None:
     """Return the records of a JSON list; None for any other file, and for one that is reported as broken later."""
     if file.sha256 is None or file.path.suffix.lower() != ".json":
         return None
-    with file.path.open("rb") as stream:
-        if not stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            return None
     try:
-        data = read_file(file.path, file.sha256)
-        return None if data is None else read_records(data, name=file.path.name)
+        data = read_file(file.path, file.sha256, file.size_bytes)
+        if data is None or not data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            return None
+        return read_records(data, name=file.path.name)
     except (TranscriptError, OSError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _records_of(path: Path, sha256: str, size_bytes: int) -> list[JsonObject]:
+    """Return the records of a list; kept while its records come one after the other, or each would parse the file."""
+    return read_records(_read(path, sha256, size_bytes), name=path.name) or []
+
+
+def _read(path: Path, sha256: str, size_bytes: int) -> bytes:
+    data = read_file(path, sha256, size_bytes)
+    if data is None:
+        raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
+    return data
 
 
 def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:
     # As the ledger writes it: the address of a long path in another script exceeds what an id may have.
     uri = ledger_key(path_to_uri(file.path) + ("" if position is None else f"#{position}"))
+    shown = display_path(file.path)
     return ListedItem(
         external_id=external_id or uri,
         title=display_path(Path(file.path.stem)),
-        location=display_path(file.path),
+        location=shown if shown == str(file.path) else path_to_uri(file.path),
         provisional_id=uri,
         details={
             "uri": path_to_uri(file.path),
             "position": position,
             "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
             "modified_at": file.modified_at,
             "waiting": file.waiting,
             "problem": file.problem,

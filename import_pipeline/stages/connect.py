@@ -61,6 +61,7 @@ def connect(
             config.options,
             root_run_id(context),
             lambda run_id: is_run_over(context.instance, run_id),
+            forget_run=io_manager.remove_run,
         )
     if not accounts:
         context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
@@ -78,6 +79,7 @@ def open_accounts(
     run_id: str,
     is_over: Callable[[str], bool],
     wait_seconds: float = WAIT_SECONDS,
+    forget_run: Callable[[str], None] = lambda _: None,
 ) -> list[Account]:
     """Find the accounts of a run and open each.
 
@@ -89,6 +91,7 @@ def open_accounts(
         run_id: Root run id.
         is_over: Says of another run whether it has ended for certain.
         wait_seconds: How long to wait for an account that another run has.
+        forget_run: Removes what a crashed run had staged.
 
     Raises:
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
@@ -101,7 +104,7 @@ def open_accounts(
     for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
         if all(account.user_id != user_id for account in found):
             raise ConfigurationError(f"The user {name} has no account at {connector.title}; connect it first.")
-    return [_open_account(conn, account, checked, run_id, is_over, wait_seconds) for account in found]
+    return [_open_account(conn, account, checked, run_id, is_over, wait_seconds, forget_run) for account in found]
 
 
 def _open_account(
@@ -111,6 +114,7 @@ def _open_account(
     run_id: str,
     is_over: Callable[[str], bool],
     wait_seconds: float,
+    forget_run: Callable[[str], None],
 ) -> Account:
     account = Account(
         id=found.id,
@@ -124,8 +128,7 @@ def _open_account(
     taken = acquire_lease(conn, found.id, run_id, is_run_over=is_over, wait_seconds=wait_seconds)
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
     with acting_as(conn, found.user_id), conn.cursor(row_factory=tuple_row) as cursor:
-        if not taken:
-            close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
+        abandoned = [] if taken else close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
         cursor.execute(
             query("open_sync_job"),
             {
@@ -138,6 +141,8 @@ def _open_account(
         job_id, opened_at = cursor.fetchone()  # type: ignore[misc]
         cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})
         (oldest_open_at,) = cursor.fetchone()  # type: ignore[misc]
+    for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
+        forget_run(run)
     return replace(
         account,
         opened_at=opened_at,

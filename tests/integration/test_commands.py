@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from commands import VTT, CommandLine, end, write_calls
+from commands import COMMAND, VTT, CommandLine, end, write_calls
 
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.jobs import build_import_job
@@ -377,3 +378,53 @@ def test_a_run_for_everybody_cannot_carry_the_files_of_one(
         result = job.execute_in_process(config, instance=instance, raise_on_error=False)
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "exactly one user" in str(failure.event_specific_data.error)
+
+
+def test_the_streams_a_command_was_started_without_do_no_harm(command_line: CommandLine, calls: Path) -> None:
+    for closed in (">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(
+            ["bash", "-c", f'"{COMMAND}" upload "{calls}" {closed}'],
+            env=command_line.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    assert command_line.run("counts", "--json").json == {"file-upload": 3}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"DAGSTER_HOME": "/no/such/folder"},
+        {"DAGSTER_HOME": "relative"},
+        {"IMPORT_PIPELINE_DAGSTER_URL": "postgresql://u:s3cr3t-canary@127.0.0.1:9/x"},
+    ],
+    ids=["missing home", "relative home", "unreachable storage"],
+)
+def test_an_instance_that_cannot_be_opened_is_told_with_the_settings_that_name_it(
+    command_line: CommandLine, calls: Path, settings: dict[str, str]
+) -> None:
+    outcome = CommandLine(command_line.home, {**command_line.settings, **settings}).run("upload", calls)
+    assert outcome.code == 2, outcome.stderr
+    assert "DAGSTER_HOME" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert "s3cr3t-canary" not in outcome.stderr
+
+
+def test_what_a_killed_import_had_staged_is_removed_by_the_next_one(
+    command_line: CommandLine, tmp_path: Path, conn: psycopg.Connection[Any]
+) -> None:
+    """F88: it holds transcripts."""
+    folder = tmp_path / "many"
+    write_calls(folder, 900)
+    process = command_line.start("upload", folder)
+    while conn.execute("select count(*) from public.import_items").fetchone() == (0,):
+        conn.rollback()
+        time.sleep(0.02)
+    end(process, signal.SIGKILL)
+    assert command_line.run("upload", folder, "--json").code == 0
+    staged = [path for path in (command_line.home / "staging").rglob("*") if path.is_file()]
+    assert not [path for path in staged if "transform" in str(path) or "dedup" in str(path)]

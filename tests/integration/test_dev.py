@@ -148,3 +148,18 @@ def server_processes(socket_folder: str) -> list[psutil.Process]:
     """Return the PostgreSQL servers that listen in a folder."""
     setting = f"unix_socket_directories={socket_folder}"
     return [process for process in psutil.process_iter(["cmdline"]) if setting in (process.info["cmdline"] or [])]
+
+
+def test_a_second_ui_of_the_same_home_is_refused(ui: Ui, command_line: CommandLine) -> None:
+    outcome = command_line.run("dev", "--port", str(free_port()))
+    assert outcome.code == 2
+    assert "open already" in outcome.stderr
+
+
+def test_when_the_command_is_killed_dagster_ends_too(ui: Ui) -> None:
+    family = psutil.Process(ui.process.pid).children(recursive=True)
+    assert family
+    ui.process.kill()
+    ui.process.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive

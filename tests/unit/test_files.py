@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 
-from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.connectors.file_upload import FileUpload, _records_of
 from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError
 from import_pipeline.files import (
     FoundFile,
@@ -232,9 +232,9 @@ def test_what_changed_since_it_was_hashed_is_not_read(tmp_path: Path) -> None:
     path = put(tmp_path / "a.txt")
     found = inspect(path)
     assert found.sha256 is not None
-    assert read_file(path, found.sha256) == TEXT.encode()
+    assert read_file(path, found.sha256, found.size_bytes) == TEXT.encode()
     put(path, TEXT + "more")
-    assert read_file(path, found.sha256) is None
+    assert read_file(path, found.sha256, found.size_bytes) is None
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_every_kind_of_file_has_its_outcome_and_none_harms_another(quick: FileUp
     found = outcomes(quick, tmp_path)
     kinds = {name: type(one) for name, one in found.items()}
     assert kinds == {
-        "good.txt": Ready, "copy.txt": Ready, "caf\ufffd \ufffd.txt": Ready, "kind.\ufffd\ufffd": Failed,
+        "good.txt": Ready, "copy.txt": Ready, "caf%E9%20%FF.txt": Ready, "kind.%FF%FE": Failed,
         "empty.txt": Failed, "broken.json": Failed, "image.png": Failed, "loading.txt.part": Waiting,
         "loop.txt": Failed, "pipe.txt": Failed,
     }  # fmt: skip
@@ -345,3 +345,50 @@ def test_an_item_of_a_file_names_no_secret_and_can_be_staged(quick: FileUpload, 
     (item,) = quick.list_items(account(tmp_path), Window(NOW, NOW))
     assert isinstance(item, ListedItem)
     json.dumps(normalise_item(item).details).encode()
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_no_trap(tmp_path: Path) -> None:
+    """Reading it waited for ever for somebody to write."""
+    path = tmp_path / "call.txt"
+    path.write_text(TEXT)
+    found = inspect_file(FoundFile(path), size_limit_bytes=1_000_000, settle_seconds=0)
+    assert found.sha256 is not None
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file(path, found.sha256, found.size_bytes)
+
+
+def test_a_file_that_has_grown_is_not_read_beyond_what_was_listed(tmp_path: Path) -> None:
+    """F38: one that had become 3 GB was read whole before it was found to have changed."""
+    path = tmp_path / "call.txt"
+    path.write_text(TEXT)
+    found = inspect_file(FoundFile(path), size_limit_bytes=1_000_000, settle_seconds=0)
+    assert found.sha256 is not None
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert read_file(path, found.sha256, found.size_bytes) is None
+
+
+def test_a_path_that_cannot_be_asked_about_is_told_and_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text(TEXT)
+    paths = [tmp_path / ("x" * 300), Path("/nul\0"), tmp_path / "good.txt"]
+    found = [inspect_file(each, size_limit_bytes=1_000_000) for each in find_files(paths)]
+    assert [bool(each.problem) for each in found] == [True, True, False]
+
+
+def test_a_list_of_many_records_is_parsed_once_and_not_once_for_each(tmp_path: Path) -> None:
+    """The time of 50,000 records was quadratic: each one parsed the whole file."""
+    path = tmp_path / "export.json"
+    records = [
+        {"title": f"Call {number}", "full_transcript": f"Ana: {number}", "recording_start_time": "2026-01-02T03:04:05Z"}
+        for number in range(2000)
+    ]
+    path.write_text(json.dumps(records))
+    connector = FileUpload()
+    account = Account(UUID(int=1), UUID(int=2), "file-upload", "ana", NOW, options={"paths": [str(path)]})
+    items = list(connector.list_items(account, Window(NOW, NOW)))
+    _records_of.cache_clear()
+    titles = [connector.fetch_record(account, item).title for item in items]
+    assert titles == [record["title"] for record in records]
+    assert _records_of.cache_info().misses == 1
