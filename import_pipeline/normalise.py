@@ -33,7 +33,9 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
         InvalidRecordError: Something that an import needs is missing or of a wrong type.
     """
     if not isinstance(record, ConnectorRecord):
-        raise InvalidRecordError(f"A ConnectorRecord is needed, not {type(record).__name__}.")
+        raise InvalidRecordError(
+            f"A ConnectorRecord is needed, not {type(record).__name__}; please report it.", error_class="bug"
+        )
     external_id = parse_external_id(record.external_id)
     notes: JsonObject = {}
     cleaner = _Cleaner()

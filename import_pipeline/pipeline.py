@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.errors import BankError, ErrorClass, ImportPipelineError, InvalidRecordError, ItemError
+from import_pipeline.errors import BankError, ErrorClass, ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
 from import_pipeline.sql import query
@@ -69,7 +69,7 @@ def run_pipeline(conn: _Connection, user_id: UUID | str, record: ConnectorRecord
     """
     try:
         if not isinstance(record, ConnectorRecord):
-            raise InvalidRecordError(f"A ConnectorRecord is needed, not {type(record).__name__}.")
+            normalise_record(record)  # says what is wrong with it
         existing = check_duplicate(conn, user_id, record.source_app, parse_external_id(record.external_id))
         if existing.is_duplicate:
             return PipelineResult(success=False, skipped=True, recording_id=existing.existing_recording_id)

@@ -399,8 +399,10 @@ def test_the_streams_a_command_was_started_without_do_no_harm(command_line: Comm
     "settings",
     [
         {"DAGSTER_HOME": "/no/such/folder"},
-        {"DAGSTER_HOME": "relative"},
-        {"IMPORT_PIPELINE_DAGSTER_URL": "postgresql://u:s3cr3t-canary@127.0.0.1:9/x"},
+        pytest.param({"DAGSTER_HOME": "relative"}, marks=pytest.mark.long),
+        pytest.param(
+            {"IMPORT_PIPELINE_DAGSTER_URL": "postgresql://u:s3cr3t-canary@127.0.0.1:9/x"}, marks=pytest.mark.long
+        ),
     ],
     ids=["missing home", "relative home", "unreachable storage"],
 )

@@ -150,12 +150,14 @@ def server_processes(socket_folder: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cmdline"]) if setting in (process.info["cmdline"] or [])]
 
 
+@pytest.mark.long
 def test_a_second_ui_of_the_same_home_is_refused(ui: Ui, command_line: CommandLine) -> None:
     outcome = command_line.run("dev", "--port", str(free_port()))
     assert outcome.code == 2
     assert "open already" in outcome.stderr
 
 
+@pytest.mark.long
 def test_when_the_command_is_killed_dagster_ends_too(ui: Ui) -> None:
     family = psutil.Process(ui.process.pid).children(recursive=True)
     assert family
