@@ -35,8 +35,6 @@ ABUSE = Path(__file__).with_name("embedded_abuse.py")
 STRANGER = 61234
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - only homes for tests lie there; a disk makes these tests ten times slower
-pytestmark = pytest.mark.xdist_group("embedded")  # they share a home to copy, and look at processes
-
 ROOM = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31 else None
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -12,8 +12,6 @@ from commands import SAMPLES, CommandLine, Outcome
 from import_pipeline.embedded import open_server
 from import_pipeline.instance import with_psycopg2
 
-pytestmark = pytest.mark.xdist_group("first commands")  # they share one library
-
 KINDS = ("listed", "inserted", "skipped", "waiting", "failed")
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, REPOSITORY
 
-pytestmark = pytest.mark.xdist_group("readme")  # the commands build on each other
-
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 
