@@ -80,6 +80,7 @@ def ui(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Iterator[U
             end(process)
 
 
+@pytest.mark.long
 def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
     ui: Ui, command_line: CommandLine, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_an_item_is_named_for_a_retry_by_its_path_or_its_id(command_line: Comman
     assert "no-such-item" in unknown.stderr
 
 
+@pytest.mark.long
 def test_the_streams_a_command_was_started_without_do_no_harm(command_line: CommandLine, calls: Path) -> None:
     for closed in (">&-", "<&- >&- 2>&-"):
         done = subprocess.run(
@@ -151,6 +152,7 @@ def test_an_instance_that_cannot_be_opened_is_told_with_the_settings_that_name_i
     assert "s3cr3t-canary" not in outcome.stderr
 
 
+@pytest.mark.long
 def test_what_a_killed_import_had_staged_is_removed_by_the_next_one(
     command_line: CommandLine, tmp_path: Path, conn: psycopg.Connection[Any]
 ) -> None:
