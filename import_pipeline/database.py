@@ -17,7 +17,6 @@ from psycopg.conninfo import conninfo_to_dict
 from import_pipeline import migrations
 from import_pipeline.embedded import EmbeddedServer, open_server
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, PendingMigrationsError
-from import_pipeline.pipeline import describe_database_error
 
 CONNECT_TIMEOUT_SECONDS = 15
 
@@ -139,21 +138,6 @@ def connection_settings() -> dict[str, Any]:
         "application_name": "import-pipeline",
         "client_encoding": "UTF8",
     }
-
-
-@contextmanager
-def database_errors() -> Iterator[None]:
-    """Turn a driver's error that escapes into one a person can act on.
-
-    Raises:
-        DatabaseUnavailableError: In place of any `psycopg.Error`.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DatabaseUnavailableError(
-            f"The database did not do what was asked: {describe_database_error(error)}."
-        ) from error
 
 
 def _first_line(error: psycopg.Error) -> str:

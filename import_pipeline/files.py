@@ -88,7 +88,6 @@ def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: flo
                 return FoundFile(path, waiting="it is still being written")
         if is_open_for_writing(path):
             return FoundFile(path, waiting="another program has it open for writing")
-        known = FoundFile(path, size_bytes=before.st_size, modified_at=before.st_mtime)
         if before.st_size > size_limit_bytes:
             return FoundFile(
                 path,
@@ -104,7 +103,7 @@ def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: flo
         return FoundFile(path, problem=describe_os_error(error))
     except ValueError:
         return FoundFile(path, problem="has a name that no file can have")
-    return FoundFile(path, digest, known.size_bytes, known.modified_at)
+    return FoundFile(path, digest, before.st_size, before.st_mtime)
 
 
 def read_file(path: Path, sha256: str, size_bytes: int) -> bytes | None:
@@ -162,6 +161,12 @@ def uri_to_path(uri: str) -> Path:
 def display_path(path: Path) -> str:
     """Return a path as text for people; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def path_as_text(path: Path) -> str:
+    """Return a path that leads back to its file: as it is or, if its bytes are no text, as an address."""
+    shown = display_path(path)
+    return shown if shown == str(path) else path_to_uri(path)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -25,14 +25,14 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     from import_pipeline.accounts import ensure_account
     from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload import FileUpload
-    from import_pipeline.files import display_path
+    from import_pipeline.files import display_path, path_as_text
 
     connector = get_connector(FileUpload.source_app)
     who = user or default_user()  # on a database of the owner's, open_session refuses to go on without a name
     with open_session(user, creates_user=True) as (database, conn, user_id):
         say(f"Importing {', '.join(map(display_path, paths[:3]))}{' …' if len(paths) > 3 else ''} for {who} …")
         ensure_account(conn, user_id, connector.source_app, who)
-        options = {"paths": [_as_text(path.absolute()) for path in paths]}
+        options = {"paths": [path_as_text(path.absolute()) for path in paths]}
         from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
 
         raise SystemExit(run_import(database, connector, user_id, options, as_json=as_json))
@@ -102,10 +102,3 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
             options = connector.options_for_retry({row["external_id"]: row["location"] for row in rows})
             code = max(code, run_import(database, connector, user_id, options, as_json=as_json))
         raise SystemExit(code)
-
-
-def _as_text(path: Path) -> str:
-    """Return a path as run config can hold it: as it is or, if its bytes are no text, as an address."""
-    from import_pipeline.files import display_path, path_to_uri
-
-    return str(path) if display_path(path) == str(path) else path_to_uri(path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from import_pipeline.database import Database
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 user_option = click.option(
     "--user",

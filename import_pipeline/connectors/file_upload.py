@@ -23,6 +23,7 @@ from import_pipeline.files import (
     display_path,
     find_files,
     inspect_file,
+    path_as_text,
     path_to_uri,
     read_file,
     uri_to_path,
@@ -167,11 +168,10 @@ def _read(path: Path, sha256: str, size_bytes: int) -> bytes:
 def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:
     # As the ledger writes it: the address of a long path in another script exceeds what an id may have.
     uri = ledger_key(path_to_uri(file.path) + ("" if position is None else f"#{position}"))
-    shown = display_path(file.path)
     return ListedItem(
         external_id=external_id or uri,
         title=display_path(Path(file.path.stem)),
-        location=shown if shown == str(file.path) else path_to_uri(file.path),
+        location=path_as_text(file.path),
         provisional_id=uri,
         details={
             "uri": path_to_uri(file.path),
