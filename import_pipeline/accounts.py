@@ -66,18 +66,67 @@ def create_user(conn: _Connection, email: str) -> UUID:
             return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
 
 
-def ensure_account(conn: _Connection, user_id: UUID, source_app: str, email: str | None = None) -> UUID:
-    """Return the user's account at a source that needs no credentials, opening it on first use.
+def ensure_account(
+    conn: _Connection, user_id: UUID, source_app: str, email: str | None = None, *, is_active: bool = True
+) -> UUID:
+    """Return the user's account at a source, opening it on first use.
+
+    Args:
+        conn: An idle connection.
+        user_id: The user.
+        source_app: The source.
+        email: Who the user is there.
+        is_active: Whether runs for everybody include an account that is opened now.
 
     Raises:
         UnknownUserError: There is no such user.
     """
+    parameters = {"user_id": user_id, "source_app": source_app, "email": email, "is_active": is_active}
     try:
         with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(query("open_account"), {"user_id": user_id, "source_app": source_app, "email": email})
+            cursor.execute(query("open_account"), parameters)
             return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
     except psycopg.errors.ForeignKeyViolation as error:
         raise UnknownUserError(f"There is no user {user_id} in this database.") from error
+
+
+def find_account(conn: _Connection, user_id: UUID, source_app: str) -> UUID | None:
+    """Return the user's account at a source, active or not, or None."""
+    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("find_account"), {"user_id": user_id, "source_app": source_app}).fetchone()
+    return None if row is None else row[0]
+
+
+def activate_account(
+    conn: _Connection,
+    account_id: UUID,
+    user_id: UUID,
+    source_app: str,
+    email: str | None,
+    problem: str | None,
+    *,
+    is_another: bool = False,
+) -> bool:
+    """Note that an account was connected; what failed for its old credential is due again.
+
+    Args:
+        conn: A connection.
+        account_id: The account.
+        user_id: Its owner.
+        source_app: Its source.
+        email: Who the user is there, if the source tells.
+        problem: What the credential may not do.
+        is_another: It imports something else than before, so its cursor says nothing any more.
+
+    Returns:
+        Whether its cursor was taken back, for that reason or because it is somebody else at the source.
+    """
+    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        parameters = {"id": account_id, "user_id": user_id, "account_email": email, "problem": problem}
+        cursor.execute(query("connect_account"), parameters | {"is_another": is_another})
+        begins_anew: bool = cursor.fetchone()[0]  # type: ignore[index]
+        cursor.execute(query("make_auth_failures_due"), {"user_id": user_id, "source_app": source_app})
+    return begins_anew
 
 
 def find_accounts(conn: _Connection, source_app: str, user_ids: list[UUID] | None) -> list[FoundAccount]:

@@ -77,12 +77,20 @@ class ItemError(ImportPipelineError):
     Args:
         message: What happened and what to do, for a person; short, without secrets or transcript.
         error_class: The class that the ledger stores; the default is the class attribute.
+        retry_at: When to try again (aware); None lets the stage choose a growing pause.
     """
 
     error_class: ErrorClass = "data"
 
-    def __init__(self, message: str | None = None, *, error_class: ErrorClass | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        error_class: ErrorClass | None = None,
+        retry_at: datetime | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retry_at = retry_at
         if error_class is not None:
             self.error_class = error_class
 
@@ -101,6 +109,43 @@ class BankError(ItemError):
     error_class = "permanent"
 
 
+class HttpError(ItemError):
+    """The source refused a request.
+
+    Args:
+        message: Method, path and answer, without secrets.
+        status: HTTP status; None when there was no whole answer.
+        code: The provider's own code in the body, if it sends one.
+        error_class: See `ItemError`.
+        retry_at: See `ItemError`.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        error_class: ErrorClass | None = None,
+        retry_at: datetime | None = None,
+    ) -> None:
+        super().__init__(message, error_class=error_class, retry_at=retry_at)
+        self.status = status
+        self.code = code
+
+
+class RateLimitedError(HttpError):
+    """The source allows no more requests for now."""
+
+    error_class = "rate"
+
+
+class ReconnectError(HttpError):
+    """The source no longer accepts the stored credential."""
+
+    error_class = "auth"
+
+
 class NotReadyError(ImportPipelineError):
     """An item is listed but its transcript is not there yet.
 
@@ -116,3 +161,10 @@ class NotReadyError(ImportPipelineError):
 
 class IgnoredItemError(ImportPipelineError):
     """An item is deliberately not imported, for a reason the ledger keeps."""
+
+
+def class_of(error: ImportPipelineError) -> ErrorClass:
+    """Return the class of a problem that concerns a whole account: a wrong setting is a matter of its credential."""
+    if isinstance(error, ItemError):
+        return error.error_class
+    return "auth" if isinstance(error, ConfigurationError) else "transient"

@@ -6,12 +6,13 @@ newest first, with explicit ends.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.records import Account, Window
+from import_pipeline.settings import history_start
 
 
 def monthly_partitions(connector: Connector) -> dg.MonthlyPartitionsDefinition | None:
@@ -31,21 +32,23 @@ def plan_windows(connector: Connector, account: Account, partition: Window | Non
         partition: The month of a backfill; None means incremental.
     """
     end = account.opened_at
+    earliest = history_start(connector.source_app, connector.history_start)
     if partition is not None:
-        start, end = max(partition.start, connector.history_start), min(partition.end, end)
-    elif not connector.partitioned or account.last_sync_at is None:
-        start = connector.history_start
+        start, end = max(partition.start, earliest), min(partition.end, end)
+    elif account.last_sync_at is None:
+        start = earliest
     else:
         start = account.last_sync_at - connector.look_back
         if account.oldest_open_at is not None:
             start = min(start, account.oldest_open_at)
-        start = max(start, connector.history_start)
+        start = max(start, earliest)
     return cut_window(start, end, connector.longest_window if connector.partitioned else None)
 
 
 def cut_window(start: datetime, end: datetime, longest: timedelta | None) -> list[Window]:
     """Cut a span into windows of at most `longest`, newest first; an empty span gives none."""
     windows = []
+    start, end = start.astimezone(UTC), end.astimezone(UTC)  # the database tells the time in its own zone
     while start < end:
         begin = start if longest is None else max(start, end - longest)
         windows.append(Window(begin, end))

@@ -60,6 +60,11 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 self._database = self._pool = None
                 self._is_migrated = self._is_gone = False
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return not (self.url or database_url())
+
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
         """Lend a connection in autocommit mode; outside of a run, open one.

@@ -100,7 +100,7 @@ class Account:
     """One user's connection to a source, opened by one run. Holds references only, never a secret.
 
     `opened_at` is the database's time when the run took the account: the cursor moves to it at the end. An account
-    with a `problem` is not worked on; the run reports it.
+    with a `problem` is not worked on; the run reports it. `problem_class` is None where another run has the account.
     """
 
     id: UUID
@@ -113,6 +113,15 @@ class Account:
     sync_job_id: UUID | None = None
     options: JsonObject = field(default_factory=dict)
     problem: str | None = None
+    problem_class: ErrorClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a source says of a credential: whose it is, and sentences on what it may not do."""
+
+    email: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +302,7 @@ class AccountSummary:
     counts: Counts
     without_vault_entry: int = 0
     problem: str | None = None
+    error_class: ErrorClass | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from import_pipeline.errors import ErrorClass
 from import_pipeline.leases import release_lease
 from import_pipeline.ledger import count_run, judge_run
 from import_pipeline.records import Account, Counts
@@ -33,15 +34,26 @@ def close_sync_job(
     problem: str | None = None,
     status: str | None = None,
     without_vault_entry: int = 0,
+    error_class: ErrorClass | None = None,
 ) -> str:
     """Settle the row of an account's run.
+
+    Args:
+        conn: An idle connection.
+        account: Whose row.
+        run_id: Root run id.
+        counts: What became of the items.
+        problem: What kept the account from being worked on to its end.
+        status: See below.
+        without_vault_entry: How many stored recordings have none yet.
+        error_class: The class of the problem.
 
     Returns:
         The status written: `status` if given, else what `judge_run` says.
     """
     status = status or judge_run(counts, problem)
     error = problem or (f"{counts.failed} failed" if counts.failed else None)
-    _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry)
+    _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry, error_class)
     return status
 
 
@@ -53,6 +65,7 @@ def _write_sync_job(
     status: str,
     error: str | None,
     without_vault_entry: int = 0,
+    error_class: ErrorClass | None = None,
 ) -> None:
     with acting_as(conn, account.user_id):
         conn.execute(
@@ -67,6 +80,7 @@ def _write_sync_job(
                 "listed": counts.listed,
                 "counts": Jsonb(asdict(counts)),
                 "without_vault_entry": without_vault_entry,
+                "error_class": error_class,
             },
         )
         _set_ids(conn, account, run_id)

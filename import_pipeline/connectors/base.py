@@ -1,7 +1,7 @@
 """The contract between a connector and everything else, and how connectors are found.
 
-A connector says what it is and does two things: list items in a window, and turn one item into a record. Paging,
-retries, dedup, insert, ledger, job and command line come from us, so this module knows no HTTP and no database.
+A connector says what it is and does two things: list items in a window, and turn one item into a record. Credentials,
+retries, rate limits, dedup, insert, ledger, job and command line come from us, so this module knows no database.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from import_pipeline.errors import ConfigurationError, UnknownSourceError
-from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
+from import_pipeline.authentication import Authentication
+from import_pipeline.errors import ConfigurationError, HttpError, ItemError, UnknownSourceError
+from import_pipeline.fields import get_text
+from import_pipeline.rate_budgets import RateLimit
+from import_pipeline.records import Access, Account, ConnectorRecord, JsonObject, ListedItem, Window
+
+if TYPE_CHECKING:
+    import httpx
+
+    from import_pipeline.http import HttpClient
 
 ENTRY_POINT_GROUP = "import_pipeline.connectors"
 
@@ -38,10 +47,23 @@ class Connector(ABC):
     documentation_url: ClassVar[str]
     """The vendor's page that the code follows, or the standard."""
 
-    authenticates_by: ClassVar[tuple[str, ...]] = ()
-    """Kinds of credentials it accepts; empty means it needs none."""
+    base_url: ClassVar[str] = ""
+    """Where its API is; `IMPORT_PIPELINE_<SOURCE>_URL` replaces it."""
+    trusted_domains: ClassVar[tuple[str, ...]] = ()
+    """Besides the host of `base_url`, where the credential may be sent, subdomains included: to download files."""
+    authenticates_by: ClassVar[tuple[Authentication, ...]] = ()
+    """Kinds of credentials it accepts, the usual one first; empty means it needs none."""
+    rate_limits: ClassVar[tuple[RateLimit, ...]] = ()
+    """What the provider allows per account; `IMPORT_PIPELINE_<SOURCE>_RATE_LIMITS` replaces it."""
+    permissions: ClassVar[str] = ""
+    """One sentence: what the key or app must be allowed to do, shown by `connect`."""
+    identity: ClassVar[tuple[str, str] | None] = None
+    """Path and dotted field of an answer that tells the e-mail address behind a credential, if there is one."""
+    addresses: ClassVar[str] = ""
+    """What an account must name besides its credential, for instance a channel's address; empty: nothing."""
+
     partitioned: ClassVar[bool] = True
-    """Whether the listing can be asked for a window. If not, a run lists everything and leaves out what is known."""
+    """Whether the listing can be asked for a window. If not, it is read until everything is older than the window."""
     polling_interval: ClassVar[timedelta] = timedelta(minutes=15)
     """How often to look for something new."""
     look_back: ClassVar[timedelta] = timedelta(days=1)
@@ -61,34 +83,76 @@ class Connector(ABC):
     """Whether listing a failed item is itself the request to try it again, as with files that a person names."""
 
     @abstractmethod
-    def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
-        """List every item of an account in a window, in any order; duplicates are harmless.
+    def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:
+        """List every item of an account in a window, in any order; duplicates and items outside of it are harmless.
 
         Raises:
-            SourceUnavailableError: The listing could not be read to its end. Never end early instead: what is not
-                listed counts as not there.
+            HttpError, SourceUnavailableError: The listing could not be read to its end; `http` raises them. Never end
+                early instead: what is not listed counts as not there.
         """
 
     @abstractmethod
-    def fetch_record(self, account: Account, item: ListedItem) -> ConnectorRecord:
+    def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Turn one listed item into a record with the same `external_id`.
 
         Raises:
             NotReadyError: The transcript is not there yet; the item waits.
             IgnoredItemError: The item is deliberately not imported.
-            ItemError: This item cannot be imported, with its class; its neighbours go on.
+            ItemError: This item cannot be imported, with its class; its neighbours go on. `http` raises `HttpError`.
             SourceUnavailableError: The source is down; the whole batch is tried again later.
         """
+
+    def check_access(self, account: Account, http: HttpClient) -> Access:
+        """Ask the source whether the credential works, for `connect`.
+
+        Returns:
+            Whose it is, if the source tells, and what it lacks. This asks for the first item of the last day.
+
+        Raises:
+            HttpError: The source does not accept it.
+        """
+        now = account.opened_at
+        problems: tuple[str, ...] = ()
+        try:
+            next(iter(self.list_items(account, Window(now - timedelta(days=1), now), http)), None)
+        except HttpError as error:
+            if error.status == 401 or "scope" not in str(error).lower():
+                raise
+            problems = (str(error),)  # the provider names the scope that is missing
+        email = None
+        if self.identity is not None:
+            with suppress(ItemError):  # it may need a scope of its own, which nothing else does
+                email = get_text(http.get_json(self.identity[0]), self.identity[1])
+        return Access(email, problems)
+
+    def limit_ends_at(self, response: httpx.Response) -> datetime | None:
+        """Say of a refusal that is no 429 whether it is the source's rate limit, and when that ends (aware)."""
+        return None
 
     def check_options(self, options: JsonObject) -> JsonObject:
         """Check what a run was told beyond its accounts, and return it completed.
 
+        Where accounts name `addresses` this accepts a list of others for this run only.
+
         Raises:
             ConfigurationError: An option is unknown or has a wrong value.
         """
+        addresses = options.pop("addresses", []) if self.addresses else []
         if options:
             raise ConfigurationError(f"{self.title} knows no option {', '.join(sorted(options))}.")
-        return {}
+        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+            raise ConfigurationError(f"The option 'addresses' of {self.title} is a list of {self.addresses}.")
+        for address in addresses:
+            self.check_address(address)
+        return {"addresses": addresses} if addresses else {}
+
+    def check_address(self, address: str) -> None:
+        """Check the form of one of `addresses`.
+
+        Raises:
+            ConfigurationError: It names nothing that can be imported.
+        """
+        return
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
         """Return the options of a run that lists at least these items (key in the ledger → location) again."""

@@ -6,7 +6,6 @@ JSON list of records is one item per record. What fails is known by its path, so
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -28,8 +27,10 @@ from import_pipeline.files import (
     read_file,
     uri_to_path,
 )
+from import_pipeline.http import HttpClient
 from import_pipeline.ledger import ledger_key
 from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
+from import_pipeline.settings import number_setting
 from import_pipeline.transcripts import read_records, read_transcript
 
 _SUFFIXES = (".vtt", ".srt", ".txt", ".json", ".docx")
@@ -57,7 +58,8 @@ class FileUpload(Connector):
         for path in paths:
             if not path.startswith(("/", "file:///")):
                 raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
-        _setting("IMPORT_PIPELINE_MAX_FILE_MB", 50), _setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
+        number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50)
+        number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         return {"paths": paths}
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
@@ -65,10 +67,10 @@ class FileUpload(Connector):
         uris = {key.partition("#")[0] for key in items if key.startswith("file://")}
         return {"paths": sorted(uris | {path for key, path in items.items() if path and not key.startswith("file://")})}
 
-    def list_items(self, account: Account, window: Window) -> Iterator[ListedItem]:
+    def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:
         """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
-        limit = int(_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50) * 1_000_000)
-        settle = _setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
+        limit = int(number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50) * 1_000_000)
+        settle = number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         paths = (uri_to_path(path) if path.startswith("file://") else Path(path) for path in account.options["paths"])
         for found in find_files(paths):
             file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle)
@@ -80,7 +82,7 @@ class FileUpload(Connector):
                     content = json.dumps(record, sort_keys=True, ensure_ascii=True).encode()
                     yield _item(file, hashlib.sha256(content).hexdigest(), position)
 
-    def fetch_record(self, account: Account, item: ListedItem) -> ConnectorRecord:
+    def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Read one file, or one record of a list."""
         details = item.details
         if details["waiting"]:
@@ -125,18 +127,6 @@ class FileUpload(Connector):
             | ({"title_in_file": transcript.title} if transcript.title else {})
             | ({"transcript_notes": dict(transcript.notes)} if transcript.notes else {}),
         )
-
-
-def _setting(name: str, default: float) -> float:
-    """Return a number from the environment."""
-    text = os.environ.get(name) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1e6:
-        raise ConfigurationError(f"{name} must be a number that is not negative, not {text!r}.")
-    return value
 
 
 def _read_list(file: FoundFile) -> list[JsonObject] | None:

@@ -1,6 +1,7 @@
 """Stage 1, connect: which accounts this run works on.
 
-Finds them, takes the lease of each and opens its `sync_jobs` row. What it hands on holds references only, no secret.
+Finds them, takes the lease of each, checks and refreshes its credential, and opens its `sync_jobs` row. What it hands
+on holds references only, no secret.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +16,16 @@ from psycopg.types.json import Jsonb
 from pydantic import Field
 
 from import_pipeline.accounts import FoundAccount, find_accounts, find_user
+from import_pipeline.clients import Storage, open_credential
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import ConfigurationError
+from import_pipeline.credentials import find_options
+from import_pipeline.errors import ConfigurationError, ImportPipelineError, class_of
 from import_pipeline.leases import WAIT_SECONDS, acquire_lease
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.sql import query
 from import_pipeline.stages.run import database_time, is_run_over, root_run_id
+from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager, remove_old
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs
 from import_pipeline.tenancy import acting_as
@@ -38,6 +42,9 @@ class ConnectConfig(dg.Config):
     )
     options: dict[str, Any] = Field(
         default={}, description="What this source needs to know beyond its accounts, such as the paths of an upload."
+    )
+    full: bool = Field(
+        default=False, description="List the whole history again, not only what came since the last complete run."
     )
 
 
@@ -57,11 +64,13 @@ def connect(
         accounts = open_accounts(
             conn,
             connector,
+            Storage(postgres.connection, postgres.is_embedded),
             config.users,
             config.options,
             root_run_id(context),
             lambda run_id: is_run_over(context.instance, run_id),
             forget_run=io_manager.remove_run,
+            full=config.full,
         )
     if not accounts:
         context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
@@ -74,24 +83,29 @@ def connect(
 def open_accounts(
     conn: psycopg.Connection[Any],
     connector: Connector,
+    storage: Storage,
     users: Sequence[str],
     options: JsonObject,
     run_id: str,
     is_over: Callable[[str], bool],
     wait_seconds: float = WAIT_SECONDS,
     forget_run: Callable[[str], None] = lambda _: None,
+    *,
+    full: bool = False,
 ) -> list[Account]:
     """Find the accounts of a run and open each.
 
     Args:
         conn: An idle connection.
         connector: The source.
+        storage: Where its credentials are.
         users: Addresses or ids; empty means every active account.
         options: See `Connector.check_options`.
         run_id: Root run id.
         is_over: Says of another run whether it has ended for certain.
         wait_seconds: How long to wait for an account that another run has.
         forget_run: Removes what a crashed run had staged.
+        full: Take the accounts for new ones; the cursor in the database still only moves forward.
 
     Raises:
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
@@ -103,13 +117,24 @@ def open_accounts(
     found = find_accounts(conn, connector.source_app, user_ids)
     for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
         if all(account.user_id != user_id for account in found):
-            raise ConfigurationError(f"The user {name} has no account at {connector.title}; connect it first.")
-    return [_open_account(conn, account, checked, run_id, is_over, wait_seconds, forget_run) for account in found]
+            command = "upload" if connector.options_are_personal else f"sync {connector.source_app}"
+            command = f"connect {connector.source_app}" if connector.authenticates_by else command
+            raise ConfigurationError(
+                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
+            )
+    if full:
+        found = [replace(account, last_sync_at=None) for account in found]
+    return [
+        _open_account(conn, connector, account, storage, checked, run_id, is_over, wait_seconds, forget_run)
+        for account in found
+    ]
 
 
 def _open_account(
     conn: psycopg.Connection[Any],
+    connector: Connector,
     found: FoundAccount,
+    storage: Storage,
     options: JsonObject,
     run_id: str,
     is_over: Callable[[str], bool],
@@ -126,6 +151,13 @@ def _open_account(
         options=options,
     )
     taken = acquire_lease(conn, found.id, run_id, is_run_over=is_over, wait_seconds=wait_seconds)
+    problem: ImportPipelineError | None = None
+    if taken is None and connector.authenticates_by:
+        options = (find_options(conn, found.id, found.user_id) or {}) | options
+        problem = _check_credential(connector, found, storage)
+        if problem is None and connector.addresses and not options.get("addresses"):
+            command = f"import-pipeline connect {connector.source_app}"
+            problem = ConfigurationError(f"Nothing says what to import: give `{command}` {connector.addresses}.")
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
     with acting_as(conn, found.user_id), conn.cursor(row_factory=tuple_row) as cursor:
         abandoned = [] if taken else close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
@@ -143,10 +175,19 @@ def _open_account(
         (oldest_open_at,) = cursor.fetchone()  # type: ignore[misc]
     for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
         forget_run(run)
-    return replace(
-        account,
-        opened_at=opened_at,
-        sync_job_id=job_id,
-        oldest_open_at=oldest_open_at,
-        problem=f"{taken}; this account was left for the next run" if taken else None,
-    )
+    account = replace(account, options=options, opened_at=opened_at, sync_job_id=job_id, oldest_open_at=oldest_open_at)
+    if taken:
+        return replace(account, problem=f"{taken}; this account was left for the next run")
+    if problem is not None:
+        return replace(account, problem=describe_problem(problem), problem_class=class_of(problem))
+    return account
+
+
+def _check_credential(connector: Connector, found: FoundAccount, storage: Storage) -> ImportPipelineError | None:
+    try:
+        credential = open_credential(connector, found.id, found.user_id, storage)
+        if credential is not None:
+            credential.check()
+    except ImportPipelineError as error:
+        return error
+    return None

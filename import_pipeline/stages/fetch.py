@@ -11,12 +11,15 @@ from typing import Any
 
 import dagster as dg
 
+from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError
+from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError, class_of
+from import_pipeline.http import HttpClient
 from import_pipeline.ledger import ledger_key
 from import_pipeline.normalise import normalise_item, parse_external_id
 from import_pipeline.partitions import plan_windows
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
 from import_pipeline.sql import query
 from import_pipeline.stages.run import ListedItems, hold
@@ -24,6 +27,10 @@ from import_pipeline.stages.transform import INVALID, describe_bug, describe_pro
 from import_pipeline.tenancy import acting_as
 
 BATCH_SIZE = 200
+RATIONED_BATCH_SIZE = 50
+"""Where a provider rations requests, a batch takes minutes, and the first calls should not wait for all of it."""
+MAX_LISTINGS = 5
+"""How often one window is listed at most because something new turned up in it."""
 BATCH_BYTES = 64_000_000
 """Large items come in smaller batches: a batch is what a crash costs, and what is staged at a time."""
 
@@ -50,24 +57,28 @@ def fetch(
     listings = []
     for position, account in enumerate(accounts):
         if account.problem:
-            listings.append(Listing(account.id, 0, complete=False, problem=account.problem, error_class="transient"))
+            listings.append(
+                Listing(account.id, 0, complete=False, problem=account.problem, error_class=account.problem_class)
+            )
             continue
         listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
-        items = hold(context, postgres, account, list_items(connector, account, partition))
+        lane: Lane = "live" if partition is None and account.last_sync_at is not None else "history"
+        size = RATIONED_BATCH_SIZE if connector.rate_limits else BATCH_SIZE
+        items = hold(context, postgres, account, _list(connector, account, partition, postgres, lane))
         for number in count():
             batch: list[ListedItem] = []
             try:
                 # A listing that breaks off in the middle of a batch has still listed what came before.
                 for item in items:
                     batch.append(item)
-                    if len(batch) == BATCH_SIZE or sum(each.size_bytes for each in batch) >= BATCH_BYTES:
+                    if len(batch) == size or sum(each.size_bytes for each in batch) >= BATCH_BYTES:
                         break
                 else:
                     is_complete = True
             except ImportPipelineError as error:
-                problem, error_class = describe_problem(error), "transient"
+                problem, error_class = describe_problem(error), class_of(error)
             except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
                 problem, error_class = describe_bug(error), "bug"
             if batch:
@@ -87,15 +98,43 @@ def fetch(
     yield dg.Output(listings, "listings")
 
 
-def list_items(connector: Connector, account: Account, partition: Window | None = None) -> Iterator[ListedItem]:
+def _list(
+    connector: Connector, account: Account, partition: Window | None, postgres: PostgresResource, lane: Lane
+) -> Iterator[ListedItem]:
+    with open_client(connector, account, Storage(postgres.connection, postgres.is_embedded), lane) as http:
+        yield from list_items(connector, account, http, partition)
+
+
+def list_items(
+    connector: Connector, account: Account, http: HttpClient, partition: Window | None = None
+) -> Iterator[ListedItem]:
     """Yield everything the source lists for an account, newest window first, cleaned for storage."""
     for window in plan_windows(connector, account, partition):
-        for item in connector.list_items(account, window):
+        for item in _list_until_stable(connector, account, window, http):
             try:
                 parse_external_id(item.external_id)
                 yield normalise_item(item)
             except InvalidRecordError as error:
                 yield _reduce(item, str(error))
+
+
+def _list_until_stable(
+    connector: Connector, account: Account, window: Window, http: HttpClient
+) -> Iterator[ListedItem]:
+    """List a window, and if it took several pages again, until nothing new turns up.
+
+    When a call is deleted while pages are read, those behind it move up, and one slips from the next page to the last.
+    """
+    seen: set[str] = set()
+    for listing in range(MAX_LISTINGS):
+        pages_before, found = http.pages_read, len(seen)
+        for item in connector.list_items(account, window, http):
+            key = f"{item.external_id!r} {item.provisional_id!r}"  # of any type, until they are checked
+            if listing == 0 or key not in seen:
+                yield item
+            seen.add(key)
+        if http.pages_read - pages_before <= 1 or len(seen) == found:
+            return
 
 
 def _reduce(item: ListedItem, reason: str) -> ListedItem:

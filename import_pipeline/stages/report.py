@@ -13,6 +13,7 @@ import psycopg
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import ErrorClass
 from import_pipeline.leases import release_lease
 from import_pipeline.ledger import list_failures
 from import_pipeline.postgres import PostgresResource
@@ -97,10 +98,17 @@ def close_accounts(
     for account in accounts:
         own = [summary for summary in summaries if summary.account_id == account.id]
         counts = sum((summary.counts for summary in own), Counts())
-        listing = listing_of.get(account.id)
-        problem = account.problem or (listing.problem if listing else "it was never listed")
+        problem, error_class = _problem_of(account, listing_of.get(account.id))
         without_vault_entry = sum(summary.without_vault_entry for summary in own)
-        status = close_sync_job(conn, account, run_id, counts, problem, without_vault_entry=without_vault_entry)
+        status = close_sync_job(
+            conn,
+            account,
+            run_id,
+            counts,
+            problem,
+            without_vault_entry=without_vault_entry,
+            error_class=error_class,
+        )
         release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
         move_cursor(
             conn,
@@ -118,9 +126,19 @@ def close_accounts(
                 counts=counts,
                 without_vault_entry=without_vault_entry,
                 problem=problem,
+                error_class=error_class,
             )
         )
     return ImportSummary(source_app, run_id, settled)
+
+
+def _problem_of(account: Account, listing: Listing | None) -> tuple[str | None, ErrorClass | None]:
+    """Return what kept an account from being worked on to its end, and its class."""
+    if account.problem:
+        return account.problem, account.problem_class
+    if listing is None:
+        return "it was never listed", "bug"
+    return listing.problem, listing.error_class
 
 
 def sentence(counts: Counts) -> str:

@@ -5,7 +5,7 @@ Not here: anything about items.
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.errors import ImportPipelineError
+from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
 from import_pipeline.leases import LEASE_SECONDS, acquire_lease
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Stream
@@ -64,7 +64,9 @@ def is_run_over(instance: dg.DagsterInstance, run_id: str) -> bool:
 def hold(
     context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
 ) -> Iterator[ItemT]:
-    """Renew the account's lease now and, while the items are consumed, whenever a third of its time has passed.
+    """Renew the account's lease now and, while the items are consumed, again and again.
+
+    In a thread of its own: a single item may wait for minutes until its provider allows the next request.
 
     Raises:
         LeaseLostError: The lease had run out and another run has taken it.
@@ -73,13 +75,26 @@ def hold(
     _renew(context.instance, postgres, account.id, holder)
 
     def renewing() -> Iterator[ItemT]:
-        renewed_at = time.monotonic()
-        for item in items:
-            yield item
-            del item  # it may be large, and the next one is read before this name would be given up
-            if time.monotonic() - renewed_at > LEASE_SECONDS / 3:
-                _renew(context.instance, postgres, account.id, holder)
-                renewed_at = time.monotonic()
+        over = threading.Event()
+        lost: list[Exception] = []
+
+        def renew() -> None:
+            while not over.wait(LEASE_SECONDS / 3):
+                try:
+                    _renew(context.instance, postgres, account.id, holder)
+                except (LeaseLostError, DatabaseUnavailableError, psycopg.Error) as error:
+                    lost.append(error)
+                    return
+
+        threading.Thread(target=renew, name="lease", daemon=True).start()
+        try:
+            for item in items:
+                if lost:
+                    raise lost[0]
+                yield item
+                del item  # it may be large, and the next one is read before this name would be given up
+        finally:
+            over.set()
 
     return renewing()
 

@@ -8,12 +8,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import (
     ErrorClass,
@@ -23,8 +25,10 @@ from import_pipeline.errors import (
     NotReadyError,
     SourceUnavailableError,
 )
+from import_pipeline.http import HttpClient
 from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold
 from import_pipeline.transcripts.text import clean_text
@@ -64,12 +68,22 @@ def transform(
     account = batch.batch.account
     with postgres.connection() as conn:
         now = database_time(conn)
-    outcomes = transform_items(connector, account, batch.items, now)
-    return Stream(batch.batch, hold(context, postgres, account, outcomes))
+    lane: Lane = "live" if not context.has_partition_key and account.last_sync_at is not None else "history"
+
+    def outcomes() -> Iterator[Outcome]:
+        # Opened with the first item, and closed with the last: they are consumed after this op has returned.
+        with open_client(connector, account, Storage(postgres.connection, postgres.is_embedded), lane) as http:
+            yield from transform_items(connector, account, batch.items, http, now)
+
+    return Stream(batch.batch, hold(context, postgres, account, outcomes()))
 
 
 def transform_items(
-    connector: Connector, account: Account, items: Iterable[NewItem | Known | Ignored], now: datetime
+    connector: Connector,
+    account: Account,
+    items: Iterable[NewItem | Known | Ignored],
+    http: HttpClient,
+    now: datetime,
 ) -> Iterator[Outcome]:
     """Yield the outcome of every item, in their order.
 
@@ -77,6 +91,7 @@ def transform_items(
         connector: Turns items into records, `connector.concurrency` of them at a time.
         account: Whose items these are.
         items: What `dedup` let through; what needs no record is passed on.
+        http: Asks the source for this account.
         now: The database's time.
 
     Raises:
@@ -84,12 +99,12 @@ def transform_items(
     """
 
     def outcome_of(item: NewItem | Known | Ignored) -> Outcome:
-        return transform_item(connector, account, item, now) if isinstance(item, NewItem) else item
+        return transform_item(connector, account, item, http, now) if isinstance(item, NewItem) else item
 
     return _map_in_order(outcome_of, items, connector.concurrency)
 
 
-def transform_item(connector: Connector, account: Account, new: NewItem, now: datetime) -> Outcome:
+def transform_item(connector: Connector, account: Account, new: NewItem, http: HttpClient, now: datetime) -> Outcome:
     """Return what became of one item.
 
     Raises:
@@ -99,7 +114,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
     try:
         if INVALID in item.details:
             raise ItemError(item.details[INVALID])
-        record = normalise_record(connector.fetch_record(account, item))
+        record = normalise_record(connector.fetch_record(account, item, http))
     except NotReadyError as error:
         age = now - (item.started_at or new.first_seen_at or now)
         if age > connector.transcript_deadline:
@@ -113,7 +128,8 @@ def transform_item(connector: Connector, account: Account, new: NewItem, now: da
         return Ignored(item, describe_problem(error))
     except ItemError as error:
         error_class = error.error_class if error.error_class in _FIRST_PAUSE else "bug"
-        return _fail(new, error_class, describe_problem(error), now)
+        failed = _fail(new, error_class, describe_problem(error), now)
+        return replace(failed, retry_at=error.retry_at) if error.retry_at else failed
     except SourceUnavailableError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a connector does to one item must not reach its neighbours

@@ -1,8 +1,8 @@
 """Every transcript format as speaker turns, and speaker turns as the one text that is stored.
 
 `read_transcript` takes a file of any supported kind. Connectors whose provider delivers segments or WebVTT use
-`turns_from_segments`, `turns_from_vtt`, `turns_from_srt`, `deroll` and `render`. Names are loaded on first use, so
-that importing `clean_text` does not load the parsers.
+`turns_from_segments`, `turns_from_vtt`, `turns_from_srt`, `join`, `deroll` and `render`. Names are loaded on first
+use, so that importing `clean_text` does not load the parsers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from import_pipeline.transcripts.records import read_records
     from import_pipeline.transcripts.settling import deroll
     from import_pipeline.transcripts.text import clean_text
-    from import_pipeline.transcripts.turns import Transcript, Turn, Turns, render
+    from import_pipeline.transcripts.turns import Transcript, Turn, Turns, join, render
 
 __all__ = [
     "Transcript",
@@ -27,6 +27,7 @@ __all__ = [
     "Turns",
     "clean_text",
     "deroll",
+    "join",
     "read_records",
     "read_transcript",
     "render",
@@ -41,6 +42,7 @@ _HOMES = {
     "Turns": "turns",
     "clean_text": "text",
     "deroll": "settling",
+    "join": "turns",
     "read_records": "records",
     "read_transcript": "reading",
     "render": "turns",

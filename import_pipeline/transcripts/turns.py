@@ -10,7 +10,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, overload
 
 from import_pipeline.errors import TranscriptError
@@ -216,6 +216,26 @@ def fill_ends(turns: Turns) -> None:
             turns.ends[index] = max(start, following)
     if len(turns) and turns.ends[-1] == UNKNOWN:
         turns.ends[-1] = turns.starts[-1]
+
+
+def join(segments: Iterable[tuple[datetime | None, Iterable[Turn]]]) -> list[Turn]:
+    """Turns of a recording in several segments, each moved to where it begins after the first.
+
+    Args:
+        segments: When each began, in order, and its turns. One that does not tell begins where the last one ended.
+    """
+    joined: list[Turn] = []
+    begin: datetime | None = None
+    end = 0.0
+    for start, turns in segments:
+        if start is not None and begin is None:
+            begin = start - timedelta(seconds=end)
+        offset = end if start is None or begin is None else (start - begin).total_seconds()
+        for turn in turns:
+            times = [None if time is None else time + offset for time in (turn.start_seconds, turn.end_seconds)]
+            end = max([end, *(time for time in times if time is not None)])
+            joined.append(Turn(turn.speaker, turn.text, *times))
+    return joined
 
 
 def milliseconds(seconds: object) -> int | None:

@@ -7,7 +7,8 @@ set status = %(status)s,
     progress_current = %(done)s,
     progress_total = %(listed)s,
     metadata = metadata || jsonb_build_object(
-        'counts', %(counts)s::jsonb, 'without_vault_entry', %(without_vault_entry)s::integer
+        'counts', %(counts)s::jsonb, 'without_vault_entry', %(without_vault_entry)s::integer,
+        'error_class', %(error_class)s::text
     ),
     updated_at = now()
 where id = %(id)s and user_id = %(user_id)s

@@ -2,6 +2,7 @@
 select
     import_sources.source_app, import_sources.account_email, import_sources.is_active, import_sources.last_sync_at,
     import_sources.error_message,
+    exists (select from import_pipeline.credentials where account_id = import_sources.id) as has_credential,
     coalesce(items.imported, 0) as imported, coalesce(items.waiting, 0) as waiting,
     coalesce(items.failed, 0) as failed, coalesce(items.ignored, 0) as ignored,
     items.next_retry_at,

@@ -460,10 +460,12 @@ BY_HAND = {
     "drop table import_pipeline.rate_budgets cascade": [
         "column import_pipeline.rate_budgets.account_id",
         "column import_pipeline.rate_budgets.blocked_until",
+        "column import_pipeline.rate_budgets.counted_at",
+        "column import_pipeline.rate_budgets.counts",
         "column import_pipeline.rate_budgets.name",
-        "column import_pipeline.rate_budgets.tokens",
         "column import_pipeline.rate_budgets.updated_at",
         "constraint rate_budgets_account_id_fkey on import_pipeline.rate_budgets",
+        "constraint rate_budgets_counts_check on import_pipeline.rate_budgets",
         "constraint rate_budgets_pkey on import_pipeline.rate_budgets",
         "grant on import_pipeline.rate_budgets to import_worker",
         "index import_pipeline.rate_budgets_pkey",

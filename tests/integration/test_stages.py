@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,11 @@ import psycopg
 import pytest
 import tenants
 from connectors import demo
-from connectors.demo import START, Call, ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo
+from connectors.demo import START, Call, ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo, no_http
 
 from import_pipeline import ConnectorRecord, run_pipeline
 from import_pipeline.accounts import ensure_account
+from import_pipeline.clients import Storage
 from import_pipeline.errors import (
     ErrorClass,
     IgnoredItemError,
@@ -31,6 +33,7 @@ from import_pipeline.errors import (
     ItemError,
     NotReadyError,
 )
+from import_pipeline.http import HttpClient
 from import_pipeline.jobs import build_import_job
 from import_pipeline.leases import acquire_lease, this_process
 from import_pipeline.ledger import ledger_key, request_retry
@@ -186,6 +189,18 @@ def test_the_cursor_moves_to_the_time_the_run_began_and_the_next_run_looks_back_
     world.run(source)
     ((_, window),) = source.windows
     assert window.start == cursor - source.look_back
+
+
+def test_a_full_run_lists_the_whole_history_and_the_cursor_still_only_moves_forward(world: World) -> None:
+    ana = world.account("ana@example.com")
+    source = Demo(calls(3))
+    world.run(source)
+    world.do("update import_sources set last_sync_at = now() + interval '1 day'")
+    cursor = world.cursor(ana)
+    source.windows.clear()
+    assert summary_of(world.run(source, full=True)).counts == Counts(listed=3, skipped=3)
+    assert source.windows[-1][1].start == source.history_start
+    assert world.cursor(ana) == cursor
 
 
 def test_an_item_that_appears_late_with_an_old_date_is_found_within_the_look_back(world: World) -> None:
@@ -774,7 +789,7 @@ def test_when_no_check_works_everything_is_taken_for_new_and_nothing_comes_twice
     assert "ledger could not be asked" in caplog.text
     assert "duplicate check" in caplog.text
     world.do("grant select on recordings, import_items to import_worker")
-    outcomes = list(transform_items(source, account, new, account.opened_at))
+    outcomes = list(transform_items(source, account, new, no_http(), account.opened_at))
     assert write_outcomes(world.conn, account, "run-2", outcomes)[0] == Counts(skipped=5)
     assert len(world.recordings()) == 5
 
@@ -829,9 +844,9 @@ def test_copies_of_one_content_are_one_import_however_the_batch_is_cut(world: Wo
 
 
 def opened(world: World, connector: Demo, run_id: str, *users: tenants.User) -> list[Account]:
-    return open_accounts(
-        world.conn, connector, [user.email for user in users], {}, run_id, lambda _: False, wait_seconds=0
-    )
+    storage = Storage(PostgresResource(url=world.url).connection, is_embedded=False)
+    emails = [user.email for user in users]
+    return open_accounts(world.conn, connector, storage, emails, {}, run_id, lambda _: False, wait_seconds=0)
 
 
 def test_chunks_are_bounded_by_rows_and_by_characters_and_keep_the_order() -> None:
@@ -975,9 +990,9 @@ def test_a_run_that_lost_its_lease_stops_before_it_writes(world: World) -> None:
     ana = world.account("ana@example.com")
 
     class Robbed(Demo):
-        def fetch_record(self, account: Account, item: ListedItem) -> ConnectorRecord:
+        def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
             world.do("update import_pipeline.leases set holder = 'thief', holder_process = %s", this_process())
-            return super().fetch_record(account, item)
+            return super().fetch_record(account, item, http)
 
     result = world.run(Robbed(calls(1)))
     assert not result.success
@@ -985,6 +1000,24 @@ def test_a_run_that_lost_its_lease_stops_before_it_writes(world: World) -> None:
     assert world.recordings() == []
     assert world.cursor(ana) is None
     assert world.rows("select holder from import_pipeline.leases") == [("thief",)]
+
+
+def test_an_item_that_waits_for_long_does_not_cost_the_account(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate limit may hold up a single item for longer than a lease lasts."""
+    world.account("ana@example.com")
+    monkeypatch.setattr("import_pipeline.stages.run.LEASE_SECONDS", 0.3)
+    expiries: list[datetime] = []
+
+    class Slow(Demo):
+        def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
+            ends_at = time.monotonic() + 20
+            while len(set(expiries)) < 3 and time.monotonic() < ends_at:
+                expiries.extend(each for (each,) in world.rows("select expires_at from import_pipeline.leases"))
+                time.sleep(0.02)
+            return super().fetch_record(account, item, http)
+
+    assert world.run(Slow(calls(1))).success
+    assert len(set(expiries)) >= 3
 
 
 # --- partitions ---------------------------------------------------------------------------------------------------
@@ -1039,10 +1072,10 @@ def test_staged_files_are_private_and_gone_after_insert(world: World) -> None:
     seen: dict[str, int] = {}
 
     class Watching(Demo):
-        def fetch_record(self, account: Account, item: ListedItem) -> ConnectorRecord:
+        def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
             for path in (world.staging, *world.staging.rglob("*")):
                 seen[path.name] = stat.S_IMODE(path.stat().st_mode)
-            return super().fetch_record(account, item)
+            return super().fetch_record(account, item, http)
 
     umask = os.umask(0)
     try:

@@ -521,7 +521,7 @@ def test_the_importer_has_the_private_tables_to_itself(conn: Connection, cast: C
     row = {
         "credentials": "(account_id, secret) values (%s, 'x')",
         "leases": "(account_id, holder, holder_process, expires_at) values (%s, 'run', 'process', now())",
-        "rate_budgets": "(account_id, name, tokens) values (%s, 'api', 1)",
+        "rate_budgets": "(account_id, name) values (%s, 'api')",
     }[table]
     with tenants.as_user(conn, cast.ana.id, "import_worker"):
         conn.execute(f"delete from import_pipeline.{table} where account_id = %s", [account_id])

@@ -94,18 +94,18 @@ def test_what_is_not_defined_is_named() -> None:
         description = "Lists, but fetches nothing."
         documentation_url = "https://example.com"
 
-        def list_items(self, account: object, window: object) -> Iterator[object]:  # type: ignore[override]
+        def list_items(self, account: object, window: object, http: object) -> Iterator[object]:  # type: ignore[override]
             yield from ()
 
     with pytest.raises(ConfigurationError, match="does not define fetch_record"):
         check_declaration(Half)
 
 
-def test_finding_connectors_needs_no_database_and_no_http() -> None:
+def test_finding_connectors_needs_no_database_and_no_dagster() -> None:
     """Definitions are loaded again and again, so finding them must stay light."""
     program = (
         "import sys; from import_pipeline.connectors.base import discover_connectors; discover_connectors();"
-        " sys.stdout.write(' '.join(name for name in ('dagster', 'httpx', 'pandas') if name in sys.modules))"
+        " sys.stdout.write(' '.join(name for name in ('dagster', 'pandas') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == ""

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from connectors.demo import no_http
 
 from import_pipeline.connectors.file_upload import FileUpload, _records_of
 from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError
@@ -260,8 +261,9 @@ def account(*paths: Path | str) -> Account:
 def outcomes(connector: FileUpload, *paths: Path) -> dict[str, Any]:
     """File name → what became of it, through listing and transform as a run does it."""
     mine = account(*paths)
-    items = [NewItem(item) for item in list_items(connector, mine)]
-    return {Path(one.item.location or "").name: one for one in transform_items(connector, mine, iter(items), NOW)}
+    items = [NewItem(item) for item in list_items(connector, mine, no_http())]
+    transformed = transform_items(connector, mine, iter(items), no_http(), NOW)
+    return {Path(one.item.location or "").name: one for one in transformed}
 
 
 @pytest.mark.parametrize(
@@ -315,13 +317,13 @@ def test_a_file_that_changes_between_listing_and_reading_waits(quick: FileUpload
     """F39."""
     path = put(tmp_path / "a.txt")
     mine = account(path)
-    (item,) = quick.list_items(mine, Window(NOW, NOW))
+    (item,) = quick.list_items(mine, Window(NOW, NOW), no_http())
     put(path, TEXT * 2)
     with pytest.raises(NotReadyError, match="changed"):
-        quick.fetch_record(mine, item)
+        quick.fetch_record(mine, item, no_http())
     path.unlink()
     with pytest.raises(ItemError, match="moved or deleted"):
-        quick.fetch_record(mine, item)
+        quick.fetch_record(mine, item, no_http())
 
 
 def test_a_list_of_records_is_one_item_each(quick: FileUpload, tmp_path: Path) -> None:
@@ -331,8 +333,8 @@ def test_a_list_of_records_is_one_item_each(quick: FileUpload, tmp_path: Path) -
         json.dumps([call | {"external_id": "x", "source_app": "other"}, call | {"title": "B"}]),
     )
     mine = account(tmp_path)
-    items = list(quick.list_items(mine, Window(NOW, NOW)))
-    records = [normalise_record(quick.fetch_record(mine, normalise_item(item))) for item in items]
+    items = list(quick.list_items(mine, Window(NOW, NOW), no_http()))
+    records = [normalise_record(quick.fetch_record(mine, normalise_item(item), no_http())) for item in items]
     assert [record.title for record in records] == ["A", "B"]
     assert len({record.external_id for record in records}) == 2
     assert [record.source_app for record in records] == ["file-upload"] * 2
@@ -342,7 +344,7 @@ def test_a_list_of_records_is_one_item_each(quick: FileUpload, tmp_path: Path) -
 
 def test_an_item_of_a_file_names_no_secret_and_can_be_staged(quick: FileUpload, tmp_path: Path) -> None:
     put(tmp_path / ODD_NAME)
-    (item,) = quick.list_items(account(tmp_path), Window(NOW, NOW))
+    (item,) = quick.list_items(account(tmp_path), Window(NOW, NOW), no_http())
     assert isinstance(item, ListedItem)
     json.dumps(normalise_item(item).details).encode()
 
@@ -387,8 +389,8 @@ def test_a_list_of_many_records_is_parsed_once_and_not_once_for_each(tmp_path: P
     path.write_text(json.dumps(records))
     connector = FileUpload()
     account = Account(UUID(int=1), UUID(int=2), "file-upload", "ana", NOW, options={"paths": [str(path)]})
-    items = list(connector.list_items(account, Window(NOW, NOW)))
+    items = list(connector.list_items(account, Window(NOW, NOW), no_http()))
     _records_of.cache_clear()
-    titles = [connector.fetch_record(account, item).title for item in items]
+    titles = [connector.fetch_record(account, item, no_http()).title for item in items]
     assert titles == [record["title"] for record in records]
     assert _records_of.cache_info().misses == 1

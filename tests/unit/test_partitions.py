@@ -71,9 +71,12 @@ def test_a_cursor_ahead_of_the_clock_asks_for_the_look_back_and_does_no_harm() -
     assert (window.start, window.end) == (NOW - timedelta(days=2) + timedelta(hours=1), NOW)
 
 
-def test_a_source_without_windows_is_always_asked_for_everything() -> None:
-    source = UnpartitionedDemo()
-    assert plan_windows(source, account(NOW - timedelta(hours=1))) == [Window(source.history_start, NOW)]
+def test_a_source_without_windows_gets_the_same_span_in_one_piece() -> None:
+    """It stops reading where the span begins; cutting it would have it read everything for each piece."""
+    (window,) = plan_windows(UnpartitionedDemo(), account(NOW - timedelta(days=100)))
+    assert window == Window(NOW - timedelta(days=102), NOW)
+    (window,) = plan_windows(UnpartitionedDemo(), account())
+    assert window == Window(UnpartitionedDemo.history_start, NOW)
 
 
 def month(year: int, number: int) -> Window:
