@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from connectors.demo import ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo
 
+from import_pipeline.authentication import ApiKey
 from import_pipeline.connectors.base import Connector, check_declaration, discover_connectors
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.jobs import build_import_job
@@ -41,6 +42,34 @@ def test_its_limits_can_be_kept(connector: Connector) -> None:
 def test_it_refuses_an_option_that_it_does_not_know(connector: Connector) -> None:
     with pytest.raises(ConfigurationError):
         connector.check_options({"an option that nobody knows": 1})
+
+
+def test_a_run_that_names_no_options_leaves_an_account_its_own(connector: Connector) -> None:
+    if connector.options_are_personal:
+        with pytest.raises(ConfigurationError):
+            connector.check_options({})
+    else:
+        assert connector.check_options({}) == {}
+
+
+def test_a_source_with_credentials_says_where_it_is_and_what_it_needs(connector: Connector) -> None:
+    kinds = [each.kind for each in connector.authenticates_by]
+    assert len(set(kinds)) == len(kinds)
+    assert bool(kinds) == bool(connector.permissions)
+    if kinds:
+        assert connector.base_url.startswith("https://")
+        assert not connector.base_url.endswith("/")
+    for each in connector.authenticates_by:
+        if isinstance(each, ApiKey):
+            assert bool(each.header) != bool(each.parameter)
+        else:
+            assert each.token_url.startswith("https://")
+
+
+def test_its_rate_limits_have_names_of_their_own(connector: Connector) -> None:
+    names = [limit.name for limit in connector.rate_limits]
+    assert len(set(names)) == len(names)
+    assert all(limit.requests >= 1 and limit.per > timedelta(0) for limit in connector.rate_limits)
 
 
 def test_it_gets_a_job_with_the_five_stages_and_the_report(connector: Connector) -> None:
