@@ -1,7 +1,8 @@
-"""Running the project's command as a user does: as a process of its own, with a home of its own."""
+"""Running the project's command as a user does, as a process with a home of its own, or faster in this one."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from import_pipeline import cli
 
 COMMAND = Path(sys.executable).parent / "import-pipeline"
 REPOSITORY = Path(__file__).parents[1]
@@ -64,6 +69,36 @@ class CommandLine:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+
+@dataclass
+class Shell:
+    """Runs the command in this process, with settings of a test.
+
+    Attributes:
+        unspeakable: What no command may print.
+    """
+
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    unspeakable: set[str] = field(default_factory=set)
+
+    def set(self, **settings: str) -> None:
+        for name, value in settings.items():
+            self.monkeypatch.setenv(name, value)
+
+    def run(self, *arguments: str | Path, stdin: str | bytes = "") -> Outcome:
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        self.monkeypatch.setattr(sys, "argv", ["import-pipeline", *map(str, arguments)])
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = self.capsys.readouterr()
+        outcome = Outcome(int(ended.value.code or 0), printed.out, printed.err)
+        for secret in self.unspeakable:
+            assert secret not in outcome.stdout + outcome.stderr
+        return outcome
 
 
 def end(process: subprocess.Popen[str], with_signal: int = signal.SIGINT, timeout: float = 60) -> Outcome:

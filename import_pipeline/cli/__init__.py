@@ -12,16 +12,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from itertools import chain
 
 import click
 
+from import_pipeline.cli.connecting import connect, disconnect, rotate_key
 from import_pipeline.cli.importing import retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain
 from import_pipeline.cli.reading import counts, failures, sources, status, why
+from import_pipeline.cli.session import INTERRUPTED
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, ImportPipelineError
-
-INTERRUPTED = 130
 
 
 class _InOrder(click.Group):
@@ -40,7 +41,12 @@ def cli() -> None:
     """
 
 
-for command in (upload, sync, counts, status, failures, retry, why, sources, migrate, duplicates, psql, dev):
+_COMMANDS = (
+    (upload, sync, counts, status, failures, retry),
+    (connect, disconnect, why, sources),
+    (migrate, rotate_key, duplicates, psql, dev),
+)
+for command in chain(*_COMMANDS):
     cli.add_command(command)
 
 

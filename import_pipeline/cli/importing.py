@@ -40,12 +40,14 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("source")
+@click.option("--full", is_flag=True, help="List the whole history again, not only what came since the last run.")
 @user_option
 @json_option
-def sync(source: str, user: str | None, as_json: bool) -> None:
+def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     """Import what is new at a source."""
-    from import_pipeline.accounts import ensure_account
+    from import_pipeline.accounts import ensure_account, find_account
     from import_pipeline.connectors.base import get_connector
+    from import_pipeline.credentials import find_options
 
     connector = get_connector(source)
     if connector.options_are_personal:
@@ -53,10 +55,15 @@ def sync(source: str, user: str | None, as_json: bool) -> None:
     with open_session(user) as (database, conn, user_id):
         if not connector.authenticates_by:
             ensure_account(conn, user_id, source, user or default_user())
-        say(f"Importing what is new at {connector.title} for {user or default_user()} …")
+        else:
+            account_id = find_account(conn, user_id, source)
+            if account_id is None or find_options(conn, account_id, user_id) is None:
+                raise ConfigurationError(f"{connector.title} is not connected: run `import-pipeline connect {source}`.")
+        what = "everything" if full else "what is new"
+        say(f"Importing {what} at {connector.title} for {user or default_user()} …")
         from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
 
-        raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json))
+        raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json, full=full))
 
 
 @click.command()

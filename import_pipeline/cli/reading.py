@@ -10,6 +10,11 @@ import click
 from import_pipeline.cli.output import plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
 
+_STATUS_HEADINGS = (
+    *("Source", "Account", "Connected", "Last complete run"),
+    *("Imported", "Waiting", "Failed", "Ignored", "Last run", "Problem"),
+)
+
 
 @click.command()
 @user_option
@@ -33,12 +38,18 @@ def counts(user: str | None, as_json: bool) -> None:
 @user_option
 @json_option
 def status(user: str | None, as_json: bool) -> None:
-    """Show each account: last run, what is imported, waiting, failed."""
+    """Show each account: whether it is connected, last run, what is imported, waiting, failed."""
+    from import_pipeline.connectors.base import discover_connectors
     from import_pipeline.ledger import summarise_accounts
     from import_pipeline.tenancy import acting_as
 
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = summarise_accounts(conn, user_id)
+    connectors = discover_connectors()
+    for row in rows:
+        connector = connectors.get(row["source_app"])
+        has_credential = row.pop("has_credential")
+        row["is_connected"] = has_credential if connector and connector.authenticates_by else None
     if as_json:
         print_json(rows)
         return
@@ -46,11 +57,12 @@ def status(user: str | None, as_json: bool) -> None:
         say("No source is in use yet. Begin with: import-pipeline upload PATH")
         return
     print_table(
-        ["Source", "Account", "Last complete run", "Imported", "Waiting", "Failed", "Ignored", "Last run", "Problem"],
+        _STATUS_HEADINGS,
         [
             (
                 row["source_app"],
                 row["account_email"],
+                {True: "yes", False: "no", None: ""}[row["is_connected"]],
                 show_time(row["last_sync_at"]),
                 row["imported"],
                 row["waiting"],
@@ -62,6 +74,9 @@ def status(user: str | None, as_json: bool) -> None:
             for row in rows
         ],
     )
+    for row in rows:
+        if row["is_connected"] is False:
+            say(f"{row['source_app']} is not connected; `import-pipeline connect {row['source_app']}` connects it.")
     if any(row["failed"] for row in rows):
         say("`import-pipeline failures` lists what failed and why.")
 
@@ -144,7 +159,7 @@ def sources(as_json: bool) -> None:
             "source": connector.source_app,
             "title": connector.title,
             "description": connector.description,
-            "credentials": list(connector.authenticates_by),
+            "credentials": [each.kind for each in connector.authenticates_by],
             "documentation": connector.documentation_url,
         }
         for connector in discover_connectors().values()

@@ -60,8 +60,17 @@ def run_import(
     options: JsonObject,
     *,
     as_json: bool,
+    full: bool = False,
 ) -> int:
     """Run the job of a connector for one user and tell what it did.
+
+    Args:
+        database: Where the recordings go.
+        connector: The source.
+        user_id: The user.
+        options: See `Connector.check_options`.
+        as_json: Print JSON for programs.
+        full: List the whole history again.
 
     Returns:
         The exit code.
@@ -76,7 +85,7 @@ def run_import(
     staging = StreamIOManager()
     job = build_import_job(connector, postgres=PostgresResource(), io_manager=staging)
     config = {
-        "ops": {"connect": {"config": {"users": [str(user_id)], "options": options}}},
+        "ops": {"connect": {"config": {"users": [str(user_id)], "options": options, "full": full}}},
         # The same events are in the instance; here they would drown the progress.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
@@ -102,7 +111,7 @@ def run_import(
         raise KeyboardInterrupt
     # A connection of its own: the one from before the run may not have outlived it.
     with database.connect() as conn:
-        return _tell(conn, user_id, run_id, result.success, causes, as_json=as_json)
+        return _tell(conn, connector, user_id, run_id, result.success, causes, as_json=as_json)
 
 
 @contextmanager
@@ -123,6 +132,7 @@ def _open_instance() -> Iterator[dg.DagsterInstance]:
 
 def _tell(
     conn: psycopg.Connection[Any],
+    connector: Connector,
     user_id: UUID,
     run_id: str,
     success: bool,
@@ -137,19 +147,27 @@ def _tell(
     if as_json:
         print_json(counts | {"status": status, "error": row.get("error"), "run_id": run_id})
     elif row:
-        _tell_person(conn, user_id, run_id, row, counts)
+        _tell_person(conn, connector, user_id, run_id, row, counts)
     if success:
         return 0
     if status != "completed_with_errors":
         complain(row.get("error") or (causes[-1][1] if causes else "The run failed; Dagster's log says why."))
-    if any(name in _CONFIGURATION for name, _ in causes):
+    # A listing that broke off is no failed step, so its class is in the database only.
+    error_class = row.get("error_class")
+    if error_class == "auth" or any(name in _CONFIGURATION for name, _ in causes):
         return ConfigurationError.exit_code
-    return 3 if unreachable else 1
+    return SourceUnavailableError.exit_code if unreachable or error_class in ("rate", "transient") else 1
 
 
 def _tell_person(
-    conn: psycopg.Connection[Any], user_id: UUID, run_id: str, row: dict[str, Any], counts: dict[str, int]
+    conn: psycopg.Connection[Any],
+    connector: Connector,
+    user_id: UUID,
+    run_id: str,
+    row: dict[str, Any],
+    counts: dict[str, int],
 ) -> None:
+    are_files = connector.options_are_personal
     headings = [kind for kind in KINDS if kind != "ignored" or counts[kind]]
     print_table(
         ["Source", *(kind.capitalize() for kind in headings)],
@@ -160,9 +178,15 @@ def _tell_person(
     elif not counts["listed"] and row.get("status") == "completed":
         say("Nothing was found to import.")
     if counts["ignored"]:
-        say(f"{counts['ignored']} ignored: deleted in the library before. `import-pipeline why PATH` tells more.")
+        why = "deleted in the library before" if are_files else "deleted in the library before, or not to be imported"
+        say(f"{counts['ignored']} ignored: {why}. `import-pipeline why {'PATH' if are_files else 'ID'}` tells more.")
     if counts["waiting"]:
-        say(f"{counts['waiting']} waiting: not complete yet. The same command imports them once they are.")
+        why = (
+            "not complete yet. The same command imports them once they are."
+            if are_files
+            else "the transcript is not there yet; the next sync asks again."
+        )
+        say(f"{counts['waiting']} waiting: {why}")
     if row.get("without_vault_entry"):
         say(f"{row['without_vault_entry']} recordings have no vault entry yet; the next run tries again.")
     if counts["failed"]:
@@ -173,7 +197,10 @@ def _tell_person(
         more = counts["failed"] - len(failed)
         if more > 0:
             say(f"  … and {more} more; `import-pipeline failures` lists them all.")
-        say("Mend them and run the same command again, or `import-pipeline retry`.")
+        if are_files:
+            say("Mend them and run the same command again, or `import-pipeline retry`.")
+        else:
+            say("What passes by itself is tried again by a later sync; `import-pipeline retry` tries all of it now.")
 
 
 def find_run(conn: psycopg.Connection[Any], user_id: UUID, run_id: str) -> dict[str, Any] | None:
@@ -247,4 +274,4 @@ def _watch_with_lines(database: Database, user_id: UUID, run_id: str, over: thre
     for current, total in _look(database, user_id, run_id, over):
         if time.monotonic() - said_at >= _LINE_SECONDS:
             said_at = time.monotonic()
-            say(f"{current} of {total} done")
+            say(f"{current} of {total} done" if total else "Still listing …")

@@ -27,6 +27,9 @@ user_option = click.option(
     show_envvar=True,
     help="Whose calls. On the embedded database the default is you, created on first use.",
 )
+INTERRUPTED = 130
+"""Exit code of a command that a person broke off."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,15 +41,52 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
 
 
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    shell = Shell()
+    yield shell
+    for process in shell.background:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+class Shell:
+    """What lasts from one command of the README to the next: variables, and what was started in the background.
+
+    The README's port may be taken on this machine, so another one stands for it.
+    """
+
+    def __init__(self) -> None:
+        self.variables: dict[str, str] = {}
+        self.background: list[subprocess.Popen[str]] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+
+    def start(self, command: str) -> None:
+        process = subprocess.Popen(shlex.split(command), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        self.background.append(process)
+        assert process.stdout is not None
+        assert any(line.startswith("Ctrl-C") for line in process.stdout), "the server did not start"
+
+
 @pytest.mark.parametrize(("command", "shown"), cases(), ids=[command for command, _ in cases()])
-def test_the_command_prints_what_the_readme_shows(command: str, shown: list[str], home: Path) -> None:
+def test_the_command_prints_what_the_readme_shows(command: str, shown: list[str], home: Path, shell: Shell) -> None:
     # Installing uv is the business of the machine; what follows it is ours.
-    ours = command.removeprefix("pip install uv && ")
-    assert ours.startswith("uv run import-pipeline ")
+    ours = command.removeprefix("pip install uv && ").replace("9001", shell.port)
+    ours = ours.replace("uv run import-pipeline", str(COMMAND)).replace("uv run python", sys.executable)
+    if ours.endswith(" &"):
+        shell.start(ours.removesuffix(" &"))
+        return
+    if ours.startswith("export "):
+        name, _, value = ours.removeprefix("export ").partition("=")
+        shell.variables[name] = value
+        return
+    assert str(COMMAND) in ours
     done = subprocess.run(
-        ["bash", "-c", ours.replace("uv run import-pipeline", str(COMMAND)) + " 2>&1"],
+        ["bash", "-c", ours.replace(str(COMMAND), f"2>&1 {COMMAND}", 1)],
         cwd=REPOSITORY,
-        env={**os.environ, "IMPORT_PIPELINE_HOME": str(home)},
+        env={**os.environ, **shell.variables, "IMPORT_PIPELINE_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=120,
