@@ -437,11 +437,13 @@ class HttpClient:
 
     def _read(self, response: httpx.Response, what: str) -> bytes:
         """Read a body to its end; httpx's own decoders know no limit, and do not notice when one is cut."""
+        limit = f"{self._max_bytes / 1e6:.0f} MB (IMPORT_PIPELINE_MAX_RESPONSE_MB)"
+        too_large = HttpError(f"{self.title} answered {what} with more than {limit}.")
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
             if len(body) > self._max_bytes:
-                break
+                raise too_large
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding == "gzip":
             with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
@@ -449,8 +451,7 @@ class HttpClient:
         elif encoding != "identity":
             raise HttpError(f"{self.title} answered {what} in an encoding that was not asked for.")
         if len(body) > self._max_bytes:
-            limit = f"{self._max_bytes / 1e6:.0f} MB (IMPORT_PIPELINE_MAX_RESPONSE_MB)"
-            raise HttpError(f"{self.title} answered {what} with more than {limit}.")
+            raise too_large
         return bytes(body)
 
     def _refusal(self, response: httpx.Response, what: str, is_ours: bool) -> Exception:
@@ -571,7 +572,7 @@ def describe_body(response: httpx.Response, secrets: Sequence[str] = ()) -> tupl
 
 def redact(text: str, secrets: Sequence[str]) -> str:
     """Return a text without these secrets, be they as they are or as in an address."""
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may begin with another
         for written in {secret, quote(secret, safe=""), quote(secret)} - {""}:
             text = text.replace(written, "…")
     return text

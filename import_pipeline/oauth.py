@@ -206,7 +206,7 @@ def _refusal(title: str, response: httpx.Response, problem: Any, known: Sequence
         message = f"{message} Run `import-pipeline connect` for this source again."
         return ReconnectError(message, status=status, code=problem)
     if problem in ("invalid_client", "unauthorized_client"):
-        message = f"{message} The app's id or secret is wrong."
+        message = f"{message} The app's id or secret is wrong: run `import-pipeline connect` again."
     elif not isinstance(problem, str):  # not the provider's own words, but of something that stands before it
         return SourceUnavailableError(message)
     return HttpError(message, status=status, code=problem, error_class="auth")

@@ -1,9 +1,8 @@
 """YouTube: the videos of channels and playlists, and single videos, with their captions, by the Data API v3.
 
-Imports what has captions, uploaded or automatic. Needs an API key; captions come from the website, which blocks many
-data centres. Costs 2 of 10,000 units a day per 50 videos listed, three requests to the website per new video. Without
-a date filter channels are read down to what is older than the window, playlists whole. Cannot see private videos.
-Sources: developers.google.com/youtube/v3 and youtube-transcript-api 1.2.5, read 2026-11.
+Imports what has captions. Needs an API key; captions come from the website, which blocks many data centres. Costs 2 of
+10,000 units a day per 50 videos listed, and three requests to the website per new video. Without a date filter channels
+are read down to what is older than the window, playlists whole. Cannot see private videos. Read 2026-11.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import httpx
 from import_pipeline.authentication import ApiKey
 from import_pipeline.connectors._youtube_site import find_playlist, parse_address, read_captions
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import HttpError, IgnoredItemError, NotReadyError
+from import_pipeline.errors import HttpError, IgnoredItemError, NotReadyError, ReconnectError
 from import_pipeline.fields import get_id, get_list, get_text, iso_duration_seconds, peek
 from import_pipeline.http import HttpClient, describe_body
 from import_pipeline.rate_budgets import RateLimit
@@ -57,6 +56,8 @@ class YouTube(Connector):
                     since = "" if kind == "playlist" else f"{window.start:%Y-%m-%dT%H:%M:%SZ}"
                     yield from _list_playlist(find_playlist(kind, value, http), since, http)
             except HttpError as error:
+                if error.status == 400 and "API key" in str(error):
+                    raise ReconnectError(f"{error} Run `import-pipeline connect youtube` again.") from None
                 if error.status != 404:
                     raise
                 unknown = error  # which must not keep the others from being listed
@@ -90,11 +91,10 @@ class YouTube(Connector):
 
     def limit_ends_at(self, response: httpx.Response) -> datetime | None:
         """Say when the quota is renewed: it is refused with 403, and renewed at midnight in California."""
-        code = describe_body(response)[0]
-        if response.status_code not in (403, 429) or code not in ("quotaExceeded", "dailyLimitExceeded"):
-            return None
-        zone = ZoneInfo("America/Los_Angeles")
-        return datetime.combine(datetime.now(zone).date() + timedelta(days=1), time.min, zone)
+        if response.status_code in (403, 429) and describe_body(response)[0] in ("quotaExceeded", "dailyLimitExceeded"):
+            zone = ZoneInfo("America/Los_Angeles")
+            return datetime.combine(datetime.now(zone).date() + timedelta(days=1), time.min, zone)
+        return None
 
 
 def _list_playlist(playlist: str, since: str, http: HttpClient) -> Iterator[ListedItem]:

@@ -163,6 +163,10 @@ class RestSource(Source):
     """Field of a made-up call that a window is about."""
     clamps: ClassVar[JsonObject] = {}
     """Switches of the fake under which it cuts windows that are too long."""
+    expires: ClassVar[JsonObject] = {}
+    """Switches of the fake under which the links of a listing have run out when they are followed."""
+    blocks: ClassVar[JsonObject] = {}
+    """Switches of the fake under which it refuses all content in a way that could be taken for its absence."""
     fields: ClassVar[Sequence[str]]
     """Dotted paths of fields whose type may change, of listed calls and of their content."""
     oddities: ClassVar[frozenset[str]] = frozenset({"data", "permanent"})
@@ -613,6 +617,7 @@ def check_recording(row: dict[str, Any], expected: Expected) -> None:
         position = transcript.find(squeeze(text), position)
         assert position >= 0, f"{text!r} is missing, or not in its place."
         position += len(squeeze(text))
+    assert len(transcript) <= 1.1 * sum(len(squeeze(text)) for text in expected.said) + 20, "There is too much in it."
 
 
 def check_library(world: World, subscriber: Subscriber, calls: Sequence[Call] | None = None) -> None:

@@ -10,7 +10,10 @@ import inspect
 import itertools
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -146,6 +149,34 @@ def test_it_declares_where_its_source_is_and_what_it_allows(connector: Connector
 @each_rest_connector
 def test_its_module_is_short_enough_to_be_read_at_once(connector: Connector) -> None:
     assert len(inspect.getsource(inspect.getmodule(connector)).splitlines()) <= MOST_LINES  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_a_fourth_source_needs_one_module_and_its_fixture(tmp_path: Path) -> None:
+    """The example of the README, brought by a package of its own: it passes, and without its fixture it is told so."""
+    blocks = re.findall(r"```python\n(.*?)```", Path(__file__).with_name("README.md").read_text(), re.DOTALL)
+    connector, fixture = blocks
+    (tmp_path / "echo_source.py").write_text(connector)
+    package = tmp_path / "echo_source-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-source\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[import_pipeline.connectors]\necho = echo_source:Echo\n")
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "not long", "-q", "-k", "echo", __file__]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        here = Path(__file__).parents[2]
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+
+    without = run()
+    assert without.returncode == 1
+    assert FIXTURELESS.format("echo") in without.stdout
+
+    (tmp_path / "connectors" / "sources").mkdir(parents=True)
+    (tmp_path / "connectors" / "sources" / "echo.py").write_text(fixture)
+    with_it = run()
+    assert with_it.returncode == 0, with_it.stdout[-5000:]
+    assert int(re.findall(r"(\d+) passed", with_it.stdout)[0]) >= 35
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -615,6 +646,25 @@ def test_f32_content_that_is_refused_fails_alone_with_its_class(world: World, ta
     check_library(world, ana, [call for call in server.calls if call is not refused])
 
 
+@each([target for target in REST if target.source.expires])
+def test_f36_links_that_have_run_out_are_asked_for_again(world: World, target: Target) -> None:
+    server = world.start(target, 12, **target.source.expires)
+    ana = world.connect(target, server)
+    synced = world.sync(ana)
+    assert synced.problem is None
+    check_library(world, ana)
+
+
+@each([target for target in REST if target.source.blocks])
+def test_f33_a_block_is_not_taken_for_the_absence_of_a_transcript(world: World, target: Target) -> None:
+    server = world.start(target, recent_calls(6, days=1), **target.source.blocks)
+    ana = world.connect(target, server)
+    synced = world.sync(ana)
+    assert (synced.counts.inserted, synced.counts.waiting, synced.counts.failed) == (0, 0, 6)
+    assert {row["error_class"] for row in world.ledger(ana).values()} == {"rate"}
+    assert sum(map(target.source.is_content, synced.requests)) <= 6, "It does not go on knocking."
+
+
 @each(usual(REST))
 def test_f23_what_failed_is_due_again_apart_from_the_cursor(world: World, target: Target) -> None:
     """It is older than the look-back, so that only its own row in the ledger brings it back."""
@@ -771,7 +821,7 @@ def test_listing_and_importing_cost_no_more_requests_than_its_docstring_says(wor
 
 
 @each(REST)
-def test_f48_a_revoked_credential_is_named_with_what_to_do_and_not_tried_again(world: World, target: Target) -> None:
+def test_a_revoked_credential_is_named_with_what_to_do_and_not_tried_again(world: World, target: Target) -> None:
     server = world.start(target, 5)
     ana = world.connect(target, server)
     target.source.revoke(server, target.kind)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -79,6 +80,16 @@ def test_the_window_is_one_of_creation_and_reaches_beyond_its_ends_f20_f25() -> 
             late = server.add(created_at=account.opened_at, started_at=account.opened_at - timedelta(days=900))
             assert set(list_all(FATHOM, http, account)) == {server.external_id(call) for call in (*calls, late)}
         assert all({"created_after", "created_before"} <= set(record.query) for record in server.requests)
+
+
+def test_the_window_is_told_in_utc_also_where_the_database_has_another_zone() -> None:
+    opened_at = datetime(2026, 3, 29, 3, tzinfo=timezone(timedelta(hours=14)))
+    account = replace(make_account(FATHOM), opened_at=opened_at, last_sync_at=opened_at)
+    with Site(says=lambda _: {}) as site, open_http(FATHOM, site.url, "oauth") as http:
+        assert list_all(FATHOM, http, account) == {}
+        assert site.requests[0].query == {
+            "created_after": ["2026-03-27T12:59:00Z"], "created_before": ["2026-03-28T13:01:00Z"],
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["api-key", "oauth"])

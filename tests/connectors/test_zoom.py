@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -122,6 +123,14 @@ def test_days_are_those_of_utc() -> None:
         assert site.targets == ["/users/me/recordings?from=2026-03-01&to=2026-03-28&page_size=300"]
 
 
+def test_days_are_those_of_utc_also_where_the_database_has_another_zone() -> None:
+    opened_at = datetime(2026, 3, 29, 3, tzinfo=timezone(timedelta(hours=14)))  # in Greenwich it is still the 28th
+    account = replace(make_account(ZOOM), opened_at=opened_at, last_sync_at=opened_at - timedelta(days=3))
+    with Site(says=lambda _: {}) as site, open_http(ZOOM, site.url, "oauth") as http:
+        assert list_all(ZOOM, http, account) == {}
+        assert site.targets == ["/users/me/recordings?from=2026-03-23&to=2026-03-28&page_size=300"]
+
+
 @pytest.mark.parametrize(
     ("begin", "end"),
     [
@@ -162,10 +171,7 @@ def test_a_page_token_that_ran_out_begins_the_window_again_f19() -> None:
         found = set()
         for item in ZOOM.list_items(make_account(ZOOM), _last_days(20), http):
             if not found:
-                server._page_tokens.clear()
-                server.page_token_seconds = 0
-            elif len(found) == 300:
-                server.page_token_seconds = 900
+                server._page_tokens.clear()  # as after 15 minutes
             found.add(item.external_id)
         assert found == server.external_ids
         assert [record.status for record in server.requests_of("list")].count(400) == 1

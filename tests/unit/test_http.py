@@ -239,24 +239,24 @@ def test_requests_that_fail_in_a_row_mean_that_the_source_is_down(site: Site, cl
         client.get_json("/down")
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        ok(gzip.compress(b'{"a": 1}')[:-6], "Content-Encoding: gzip"),
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n\r\n"
-        + gzip.compress(b'{"a": 1}' * 99)[:-12],
-        ok(b"not gzip at all", "Content-Encoding: gzip"),
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + b'{"a": 1}\r\n',
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"a": ',
-        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
-        b"this is no HTTP\r\n\r\n",
-        ok(b"[1, 2]"),
-        ok(b"null"),
-        ok(b""),
-        ok(b"\xff\xfe\xff"),
-        ok(b"[" * 100_000),
-    ],
-)
+BROKEN = {
+    "gzip cut": ok(gzip.compress(b'{"a": 1}')[:-6], "Content-Encoding: gzip"),
+    "gzip cut, no length": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n\r\n"
+    + gzip.compress(b'{"a": 1}' * 99)[:-12],
+    "no gzip": ok(b"not gzip at all", "Content-Encoding: gzip"),
+    "last chunk missing": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + b'{"a": 1}\r\n',
+    "cut, no length": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"a": ',
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+    "no HTTP": b"this is no HTTP\r\n\r\n",
+    "list": ok(b"[1, 2]"),
+    "null": ok(b"null"),
+    "nothing": ok(b""),
+    "no text": ok(b"\xff\xfe\xff"),
+    "too deep": ok(b"[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
 def test_a_cut_or_invalid_body_counts_as_broken(answer: bytes, pauses: list[float]) -> None:
     with (
         raw_server(saying(answer), saying(ok(b'{"whole": true}'))) as url,
@@ -353,6 +353,20 @@ def test_nothing_is_sent_before_retry_after_has_passed() -> None:
 
     with ThreadPoolExecutor(3) as executor:
         assert [*executor.map(ask, ["429-retry-after", "429-date", "429-iso"])] == [[False, False]] * 3
+
+
+def test_silence_holds_for_other_threads_before_it_is_stored(site: Site) -> None:
+    """F45."""
+    site.faults.retry_after_seconds, site.faults.fractional_retry_after = 0.5, True
+    site.faults.next_faults = ["429-retry-after"]
+    with HttpClient("Demo", site.url, budget=Ledger()) as client, ThreadPoolExecutor(2) as executor:
+        refused = executor.submit(client.get_json, "/refused")
+        while not client._silent_until:
+            time.sleep(0.001)
+        executor.submit(client.get_json, "/other").result()
+        refused.result()
+    assert len(site.requests) == 3
+    assert site.early_requests == []
 
 
 def test_a_long_silence_is_not_waited_for(site: Site, pauses: list[float]) -> None:
@@ -520,6 +534,22 @@ def test_too_large_an_answer_is_refused(site: Site, client: HttpClient, monkeypa
             tracemalloc.stop()
         assert small.get_bytes("/fits") == bytes(1_000_000)
     assert len(site.requests) == 6
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_endless_answer_is_left(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPORT_PIPELINE_MAX_RESPONSE_MB", "1")
+    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 1)
+
+    def pour(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode())
+        packer = zlib.compressobj(0, wbits=31)
+        while True:
+            connection.sendall(bytes(100_000) if encoding == "identity" else packer.compress(bytes(100_000)))
+
+    with raw_server(pour) as url, HttpClient("Demo", url) as client:
+        assert "more than 1 MB" in str(errors_of(lambda: client.get_bytes("/")))
 
 
 # Where the credential goes
@@ -791,6 +821,10 @@ def test_threads_share_a_client(site: Site) -> None:
 )
 def test_an_error_is_described_whatever_its_shape(body: bytes, code: str | None, message: str) -> None:
     assert describe_body(httpx.Response(400, content=body)) == (code, message)
+
+
+def test_a_secret_is_not_told_by_another_that_it_begins_with() -> None:
+    assert redact("key abcdef, then abc", ["abc", "abcdef", ""]) == "key …, then …"
 
 
 JSON = st.recursive(

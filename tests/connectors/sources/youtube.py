@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from connectors.conformance import Expected, RestSource
@@ -22,6 +24,7 @@ class Fixture(RestSource):
     page_parameter = "pageToken"
     page_size_parameter = "maxResults"
     listed_by = "created_at"
+    blocks: ClassVar[JsonObject] = {"watch": "bot"}
     fields = (
         "contentDetails.videoId", "contentDetails.videoPublishedAt", "contentDetails", "contentDetails.duration",
         "snippet", "snippet.title", "snippet.publishedAt", "snippet.channelId", "snippet.channelTitle",
@@ -36,6 +39,13 @@ class Fixture(RestSource):
 
     def switches(self, kind: str | None) -> JsonObject:
         return {"auth": "key"}
+
+    def start(self, kind: str | None, calls: Sequence[Call], folder: Path, **switches: Any) -> Any:
+        server: Any = super().start(kind, calls, folder, **switches)
+        for call in server.calls[::2]:
+            for track in server.video(call).tracks:
+                track.repeats_lines = track.is_generated
+        return server
 
     def account_options(self, server: Any) -> JsonObject:
         return {"addresses": [f"@{server.handle}"]}

@@ -26,6 +26,7 @@ class Fixture(RestSource):
     page_size_parameter = "page_size"
     bounds = ("from", "to")
     clamps: ClassVar[JsonObject] = {"clamp_days": 28}
+    expires: ClassVar[JsonObject] = {"expired_links": 401}
     fields = (
         "uuid", "id", "topic", "start_time", "duration", "share_url", "host_email", "timezone", "type",
         "recording_count", "recording_files", "recording_files.0", "recording_files.2", "recording_files.*.status",
