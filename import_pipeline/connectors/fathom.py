@@ -38,7 +38,7 @@ class Fathom(Connector):
     )
     rate_limits = (RateLimit("requests", 60, timedelta(minutes=1)), RateLimit("heavy", 30, timedelta(minutes=1)))
     history_start = datetime(2020, 1, 1, tzinfo=UTC)
-    longest_window = timedelta(days=92)  # Fathom knows no limit; a listing that breaks off is begun again by window
+    longest_window = timedelta(days=366)  # Fathom knows no limit; a listing that breaks off is begun again by window
     transcript_deadline = timedelta(days=2)
 
     def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:

@@ -5,11 +5,14 @@ failed or an account could not be worked on to its end. When a step broke, repor
 hook, settles the rows instead.
 """
 
+import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import psycopg
+from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
@@ -25,10 +28,13 @@ from import_pipeline.records import (
     ImportSummary,
     Listing,
 )
+from import_pipeline.sql import query
 from import_pipeline.stages.run import lineage, root_run_id
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_sync_job, settle_broken_run
 from import_pipeline.tenancy import acting_as
+
+_logger = logging.getLogger(__name__)
 
 _SHOWN_FAILURES = 20
 
@@ -56,6 +62,7 @@ def report(
             listings,
             summaries,
             moves_cursor=not context.has_partition_key,
+            gives_up_after=connector.transcript_deadline if connector.partitioned else None,
         )
         metadata = describe(summary) | describe_failures(conn, summary)
     counts = summary.counts
@@ -88,10 +95,13 @@ def close_accounts(
     summaries: Sequence[BatchSummary],
     *,
     moves_cursor: bool = True,
+    gives_up_after: timedelta | None = None,
 ) -> ImportSummary:
     """Settle every account of a run and say what was done for it.
 
     The cursor of an account moves only when its listing was read to the end; by now everything in it is in the ledger.
+    Such a listing reaches back to whatever is still open. What it does not bring any more, `gives_up_after` that long,
+    is failed for good: else every run would reach back to it for ever.
     """
     listing_of = {listing.account_id: listing for listing in listings}
     settled = []
@@ -110,6 +120,8 @@ def close_accounts(
             error_class=error_class,
         )
         release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
+        if moves_cursor and problem is None and gives_up_after is not None:
+            _close_unlisted(conn, account, gives_up_after)
         move_cursor(
             conn,
             account.id,
@@ -139,6 +151,22 @@ def _problem_of(account: Account, listing: Listing | None) -> tuple[str | None, 
     if listing is None:
         return "it was never listed", "bug"
     return listing.problem, listing.error_class
+
+
+def _close_unlisted(conn: psycopg.Connection[Any], account: Account, gives_up_after: timedelta) -> None:
+    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            query("close_unlisted_items"),
+            {
+                "user_id": account.user_id,
+                "source_app": account.source_app,
+                "opened_at": account.opened_at,
+                "deadline_seconds": gives_up_after.total_seconds(),
+            },
+        )
+        (closed,) = cursor.fetchone()  # type: ignore[misc]
+    if closed:
+        _logger.warning("%s: %s open items are no longer listed; `failures` shows them.", account.label, closed)
 
 
 def sentence(counts: Counts) -> str:

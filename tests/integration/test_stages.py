@@ -626,6 +626,25 @@ def test_a_failed_item_is_listed_again_once_it_is_due_however_long_ago_it_began(
     assert summary_of(world.run(source)).counts == Counts(listed=1, inserted=1)
 
 
+def test_an_open_item_that_is_no_longer_listed_is_given_up_after_the_deadline(world: World) -> None:
+    """Else every run would list from there for ever, and `status` would show it waiting for ever."""
+    world.account("ana@example.com")
+    now = datetime.now(UTC)
+    waits = NotReadyError("The transcript is being made.")
+    source = Demo([Call(name, now - timedelta(days=days), error=waits) for name, days in (("old", 5), ("new", 1))])
+    source.look_back = timedelta(0)
+    world.run(source)
+    source.calls[None].clear()
+    world.run(source)
+    assert {status for status, *_ in world.ledger().values()} == {"waiting"}, "neither is due yet"
+    world.due_now()
+    source.transcript_deadline = timedelta(days=3)  # type: ignore[misc]
+    world.run(source)
+    assert world.ledger()["new"][0] == "waiting"
+    assert world.ledger()["old"][:2] == ("failed", "permanent")
+    assert "no longer lists it" in str(world.ledger()["old"][2])
+
+
 def test_a_waiting_item_says_itself_when_to_ask_again(world: World) -> None:
     world.account("ana@example.com")
     at = datetime.now(UTC) + timedelta(hours=3)
