@@ -43,6 +43,7 @@ KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
 _SEEN_BY_THE_UI = {".dagster/repository": "__repository__@import_pipeline.definitions"}
 _LOOK_SECONDS = 0.25
 _LINE_SECONDS = 5.0
+_SAME_LINE_SECONDS = 30.0
 _SHOWN_FAILURES = 10
 _INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 _CONFIGURATION = (ConfigurationError.__name__, UnknownUserError.__name__, UnknownSourceError.__name__)
@@ -270,8 +271,10 @@ def _watch_with_bar(database: Database, user_id: UUID, run_id: str, over: thread
 
 
 def _watch_with_lines(database: Database, user_id: UUID, run_id: str, over: threading.Event) -> None:
-    said_at = time.monotonic()
+    said_at, said = time.monotonic(), ""
     for current, total in _look(database, user_id, run_id, over):
-        if time.monotonic() - said_at >= _LINE_SECONDS:
-            said_at = time.monotonic()
-            say(f"{current} of {total} done" if total else "Still listing …")
+        line = f"{current} of {total} done" if total else "Still listing …"
+        # A provider's limit may hold a batch up for minutes; saying so once in a while is enough.
+        if time.monotonic() - said_at >= (_LINE_SECONDS if line != said else _SAME_LINE_SECONDS):
+            said_at, said = time.monotonic(), line
+            say(line)

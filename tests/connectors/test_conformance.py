@@ -141,9 +141,9 @@ def test_it_declares_where_its_source_is_and_what_it_allows(connector: Connector
     assert connector.rate_limits, "`rate_limits` says what the provider allows."
     assert connector.history_start.utcoffset() == timedelta(0)
     assert all("/" not in domain and "." in domain for domain in connector.trusted_domains)
-    text = inspect.getdoc(inspect.getmodule(connector)) or ""
+    text = " ".join((inspect.getdoc(inspect.getmodule(connector)) or "").split())
     for word in ("Costs", "read 20"):
-        assert word in text, f"The module's docstring says nothing under {word!r}."
+        assert word.lower() in text.lower(), f"The module's docstring says nothing under {word!r}."
 
 
 @each_rest_connector
@@ -769,12 +769,14 @@ def test_f49_a_request_that_hangs_is_given_up_and_repeated(
 
 @each(usual(REST))
 def test_f45_f46_the_limit_of_the_provider_is_kept_and_nothing_refused(world: World, target: Target) -> None:
-    server = world.start(target, 10)
+    server = world.start(target, 7, page_size=1)
     server.limits.set("requests", "8/0.3s")
     world.set(target.connector, RATE_LIMITS="8/0.3s")
     ana = world.connect(target, server)
-    assert world.sync(ana).problem is None
-    assert not [request for request in server.requests if request.status == 429]
+    synced = world.sync(ana)
+    assert synced.problem is None
+    assert len(synced.requests) > 16
+    assert not [request for request in synced.requests if request.status == 429]
     check_library(world, ana)
 
 
