@@ -30,6 +30,7 @@ def open_client(
     lane: Lane = "live",
     *,
     credential: StoredCredential | None = None,
+    max_attempts: int | None = None,
 ) -> HttpClient:
     """Return the client by which a connector asks for an account; the caller closes it.
 
@@ -39,6 +40,7 @@ def open_client(
         storage: The database that keeps credentials and budgets.
         lane: Whether it is for a run over history, which leaves a reserve to live ones.
         credential: One that is not committed yet; by default the account's own.
+        max_attempts: Fewer where a person waits.
 
     Raises:
         ConfigurationError: A setting of the source or the encryption key is wrong.
@@ -51,6 +53,7 @@ def open_client(
         RateBudget(account.id, limits_of(connector.source_app, connector.rate_limits), storage.connect, lane),
         trusted_domains=connector.trusted_domains,
         limit_ends_at=connector.limit_ends_at,
+        max_attempts=max_attempts,
     )
 
 

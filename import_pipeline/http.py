@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import re
+import ssl
 import threading
 import time
 import zlib
@@ -19,10 +20,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from functools import cache
 from types import TracebackType
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import httpx
 import tenacity
@@ -31,6 +31,7 @@ from import_pipeline.deadlines import bound_total_time, deadline
 from import_pipeline.errors import ErrorClass, HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
 from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS, Permit
 from import_pipeline.records import JsonObject
+from import_pipeline.refusals import describe_body, may_pass, rate_header, redact, silence_asked
 from import_pipeline.settings import number_setting
 
 # They would tell addresses and headers to whoever listens, and some hold a key. A level could be set by anybody.
@@ -46,9 +47,7 @@ FAILED_REQUESTS_UNTIL_DOWN = 3
 SILENCE_AFTER_GIVING_UP_SECONDS = 900.0
 """After a provider refused a request again and again for its limit; longer than a run waits, so the rest goes fast."""
 
-_LONGEST_SILENCE_SECONDS = 366 * 86400.0
 _PAUSE = tenacity.wait_random_exponential(multiplier=0.5, max=30)
-_LONGEST_MESSAGE = 200
 _REMEMBERED = 4
 
 
@@ -85,7 +84,7 @@ class Budget(Protocol):
         """Note that it was answered."""
         ...
 
-    def block(self, seconds: float) -> None:
+    def block(self, seconds: float, names: Sequence[str]) -> None:
         """Note that the provider asked for silence."""
         ...
 
@@ -109,6 +108,7 @@ class HttpClient:
         budget: Leave to send; None asks freely.
         trusted_domains: Besides the host of `base_url`, where the credential may be sent (with subdomains).
         limit_ends_at: Says of a refusal that is no 429 whether it is the provider's limit, and when that ends.
+        max_attempts: How often a request is sent at most, where what went wrong may pass; `MAX_ATTEMPTS`.
         sleep: For tests.
 
     Attributes:
@@ -125,6 +125,7 @@ class HttpClient:
         *,
         trusted_domains: Sequence[str] = (),
         limit_ends_at: Callable[[httpx.Response], datetime | None] = lambda _: None,
+        max_attempts: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.title = title
@@ -135,9 +136,10 @@ class HttpClient:
         self._budget = budget
         self._trusted_domains = trusted_domains
         self._limit_ends_at = limit_ends_at
+        self._max_attempts = max_attempts or MAX_ATTEMPTS
         self._sleep = sleep
         self._failed_in_a_row = 0
-        self._silent_until = 0.0
+        self._silent_until: dict[str, float] = {}
         self._refused: HttpError | None = None
         self._remembered: OrderedDict[str, JsonObject] = OrderedDict()
         self._lock = threading.Lock()
@@ -145,6 +147,7 @@ class HttpClient:
         self._total_seconds = 6 * self._read_seconds
         self._max_bytes = int(number_setting("IMPORT_PIPELINE_MAX_RESPONSE_MB", 50, at_least=0.01) * 1_000_000)
         self._client = httpx.Client(
+            verify=_tls(),
             timeout=httpx.Timeout(self._read_seconds, connect=min(CONNECT_SECONDS, self._read_seconds)),
             headers={"User-Agent": "import-pipeline", "Accept-Encoding": "gzip"},
             follow_redirects=False,
@@ -327,25 +330,25 @@ class HttpClient:
                 is_renewed = True
                 if self._credential.renew(request):
                     return attempt()
-            if response.is_success or (not raises and not _may_pass(response.status_code)):
+            if response.is_success or (not raises and not may_pass(response.status_code)):
                 try:
                     return read(response)
                 except ValueError as error:
                     problem = HttpError(f"{self.title} answered {what} with {error}.", error_class="transient")
                     raise _TryAgain(problem) from None
-            raise self._refusal(response, what, is_ours)
+            raise self._refusal(response, what, is_ours, budgets)
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=_pause,
-            stop=tenacity.stop_after_attempt(MAX_ATTEMPTS) | tenacity.stop_after_delay(3 * LONGEST_WAIT_SECONDS),
+            stop=tenacity.stop_after_attempt(self._max_attempts) | tenacity.stop_after_delay(3 * LONGEST_WAIT_SECONDS),
             sleep=self._sleep,
             reraise=True,
         )
         try:
             result = retrying(attempt)
         except _TryAgain as last:
-            raise self._given_up(last.error) from None
+            raise self._given_up(last.error, budgets) from None
         except HttpError as error:
             self._failed_in_a_row = 0  # it answers
             if isinstance(error, ReconnectError):
@@ -402,8 +405,8 @@ class HttpClient:
         try:
             with deadline(self._total_seconds):
                 response = self._client.send(request, stream=True)
-                if _may_pass(response.status_code) and (asked := silence_asked(response)):
-                    self._silent_until = max(self._silent_until, time.monotonic() + asked)
+                if may_pass(response.status_code) and (asked := silence_asked(response)):
+                    self._silent_until |= dict.fromkeys(budgets, time.monotonic() + asked)
                 try:
                     body = self._read(response, what)
                 finally:
@@ -428,7 +431,7 @@ class HttpClient:
         """Wait until a request may be sent. What one thread was just told holds for the others before it is stored."""
         while True:
             permit = self._budget.take(budgets) if self._budget else None
-            left = self._silent_until - time.monotonic()
+            left = max((self._silent_until.get(name, 0.0) for name in budgets), default=0.0) - time.monotonic()
             if left <= 0 or self._budget is None:
                 return permit
             if permit:
@@ -454,7 +457,7 @@ class HttpClient:
             raise too_large
         return bytes(body)
 
-    def _refusal(self, response: httpx.Response, what: str, is_ours: bool) -> Exception:
+    def _refusal(self, response: httpx.Response, what: str, is_ours: bool, budgets: Sequence[str]) -> Exception:
         """Return what a refusal is: something to try again, a limit, or an error of its class."""
         status = response.status_code
         code, told = describe_body(response, self._secrets())
@@ -462,9 +465,9 @@ class HttpClient:
         asked, until = silence_asked(response), self._limit_ends_at(response)
         if until is not None:
             asked = max(0.0, (until - datetime.now(UTC)).total_seconds())
-        if until is not None or _may_pass(status):
+        if until is not None or may_pass(status):
             if asked and self._budget:
-                self._budget.block(asked)
+                self._budget.block(asked, budgets)
             if asked and asked > LONGEST_WAIT_SECONDS:
                 retry_at = datetime.now(UTC) + timedelta(seconds=asked)
                 return RateLimitedError(message, status=status, code=code, retry_at=retry_at)
@@ -475,11 +478,11 @@ class HttpClient:
             return ReconnectError(message, status=status, code=code)
         return HttpError(message, status=status, code=code, error_class="auth" if status in (401, 403) else "permanent")
 
-    def _given_up(self, error: HttpError) -> Exception:
+    def _given_up(self, error: HttpError, budgets: Sequence[str]) -> Exception:
         """Return the error of a request that failed in all its attempts."""
         if error.error_class == "rate":
             if self._budget:
-                self._budget.block(SILENCE_AFTER_GIVING_UP_SECONDS)
+                self._budget.block(SILENCE_AFTER_GIVING_UP_SECONDS, budgets)
             retry_at = datetime.now(UTC) + timedelta(seconds=SILENCE_AFTER_GIVING_UP_SECONDS)
             return RateLimitedError(str(error), status=error.status, code=error.code, retry_at=retry_at)
         with self._lock:
@@ -491,12 +494,12 @@ class HttpClient:
 
     def _heed_remaining(self, response: httpx.Response, permit: Permit | None) -> None:
         """Fall silent when the provider has no room left though we think so: others use the account too."""
-        remaining, reset = (_header(response, name) for name in ("RateLimit-Remaining", "RateLimit-Reset"))
+        remaining, reset = (rate_header(response, name) for name in ("RateLimit-Remaining", "RateLimit-Reset"))
         if remaining is None or reset is None or not self._budget or not permit or not permit.has_room:
             return
         with suppress(ValueError):
             if float(remaining) <= 0 and 0 < float(reset) <= LONGEST_WAIT_SECONDS:
-                self._budget.block(float(reset))
+                self._budget.block(float(reset), permit.names)
 
     def _is_trusted(self, url: httpx.URL) -> bool:
         base = httpx.URL(self.base_url)
@@ -516,74 +519,10 @@ class HttpClient:
 _OF_THE_WIRE = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
-def _may_pass(status: int) -> bool:
-    return status in (408, 429) or status >= 500
-
-
-def silence_asked(response: httpx.Response) -> float | None:
-    """Return for how many seconds a provider asks for silence, or None.
-
-    `Retry-After` comes as seconds or HTTP date (RFC 9110, section 10.2.3), and at some providers as an ISO 8601 date;
-    others send `RateLimit-Reset` in seconds with a 429.
-    """
-    text = response.headers.get("Retry-After", "").strip()
-    if not text and response.status_code == 429:
-        text = _header(response, "RateLimit-Reset") or ""
-    now = _parse_date(response.headers.get("Date", "")) or datetime.now(UTC)  # by the clock that the date is meant in
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        seconds = float(text)
-        if seconds > 1e9:  # some send the second of the epoch
-            seconds -= now.timestamp()
-    elif ends_at := _parse_date(text):
-        seconds = (ends_at - now).total_seconds()
-    else:
-        return None
-    return min(max(seconds, 0.0), _LONGEST_SILENCE_SECONDS)
-
-
-def _parse_date(text: str) -> datetime | None:
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
-        with suppress(ValueError, TypeError, OverflowError):
-            date = parse(text)
-            return date if date.tzinfo else date.replace(tzinfo=UTC)
-    return None
-
-
-def describe_body(response: httpx.Response, secrets: Sequence[str] = ()) -> tuple[str | None, str]:
-    """Return code and message of an error's body, whatever its shape, without these secrets; of a web page nothing."""
-    content = response.content[:100_000]
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        is_page = content.lstrip()[:1] == b"<"
-        return None, "" if is_page else one_line(content.decode(errors="replace"), secrets)
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        error = {"message": error or ""}
-        if isinstance(body, dict):
-            error["message"] = f"{error['message']} {body.get('reason') or body.get('error_description') or ''}".strip()
-            error["code"] = body.get("code")
-    code, message = error.get("code"), error.get("message") or error.get("errorMessage") or error.get("reason") or ""
-    reasons = error.get("errors")
-    if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict) and reasons[0].get("reason"):
-        code = reasons[0]["reason"]
-    return None if code is None else one_line(str(code), secrets), one_line(str(message), secrets)
-
-
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """Return a text without these secrets, be they as they are or as in an address."""
-    for secret in sorted(secrets, key=len, reverse=True):  # one may begin with another
-        for written in {secret, quote(secret, safe=""), quote(secret)} - {""}:
-            text = text.replace(written, "…")
-    return text
-
-
-def one_line(text: str, secrets: Sequence[str] = ()) -> str:
-    """Return the beginning of a text that somebody else wrote, fit for a message, without these secrets."""
-    # They go before it is cut, or half of one would be left. Control characters would steer a terminal.
-    text = "".join(char if char.isprintable() else " " for char in redact(text, secrets))
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return what certificates are checked against; reading it takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def _parse_json(response: httpx.Response) -> JsonObject:
@@ -602,11 +541,6 @@ def _pause(state: tenacity.RetryCallState) -> float:
     asked = error.pause_seconds if isinstance(error, _TryAgain) else None
     jitter = _PAUSE(state)
     return asked + min(jitter, 1.0) if asked else jitter
-
-
-def _header(response: httpx.Response, name: str) -> str | None:
-    value: str | None = response.headers.get(name) or response.headers.get(f"X-{name}")
-    return value
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

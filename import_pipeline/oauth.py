@@ -23,7 +23,8 @@ from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
 from import_pipeline.authentication import OAuth, ServerToServer
 from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
-from import_pipeline.http import HttpClient, describe_body, one_line
+from import_pipeline.http import HttpClient
+from import_pipeline.refusals import describe_body, one_line
 
 DEFAULT_PORT = 8765
 CONSENT_SECONDS = 300.0

@@ -94,8 +94,7 @@ class RateBudget:
         Raises:
             RateLimitedError: The wait would be too long for this run; it says until when.
         """
-        limits = [self._limits[name] for name in sorted(names) if name in self._limits]
-        limits = limits or [next(iter(self._limits.values()))]
+        limits = self._find(names)
         parameters = {
             "account_id": self._account_id,
             "names": [limit.name for limit in limits],
@@ -132,12 +131,14 @@ class RateBudget:
             },
         )
 
-    def block(self, seconds: float) -> None:
-        """Note that the provider asked for silence; no process sends anything of this account before."""
-        self._ask(
-            query("block_rate_budgets"),
-            {"account_id": self._account_id, "names": sorted(self._limits), "seconds": seconds},
-        )
+    def block(self, seconds: float, names: Sequence[str]) -> None:
+        """Note that the provider asked for silence; no process draws on these budgets before."""
+        blocked = [limit.name for limit in self._find(names)]
+        self._ask(query("block_rate_budgets"), {"account_id": self._account_id, "names": blocked, "seconds": seconds})
+
+    def _find(self, names: Sequence[str]) -> list[RateLimit]:
+        limits = [self._limits[name] for name in sorted(names) if name in self._limits]
+        return limits or [next(iter(self._limits.values()))]
 
     def _ask(self, statement: str, parameters: dict[str, Any]) -> Any:
         try:

@@ -248,7 +248,7 @@ def _store_checked(
             credential = open_credential(connector, account_id, user_id, here)
             everywhere = Storage(database.connect, database.is_embedded)
             try:
-                with open_client(connector, account, everywhere, credential=credential) as http:
+                with open_client(connector, account, everywhere, credential=credential, max_attempts=4) as http:
                     access = connector.check_access(account, http)
             except ImportPipelineError as error:
                 raise _as_told(connector, error) from error

@@ -1,12 +1,12 @@
 """YouTube: the videos of channels and playlists, and single videos, with their captions, by the Data API v3.
 
 Imports what has captions. Needs an API key; captions come from the website, which blocks many data centres. Costs 2 of
-10,000 units a day per 50 videos listed, and three requests to the website per new video. Without a date filter channels
-are read down to what is older than the window, playlists whole. Cannot see private videos. Read 2026-11.
+10,000 units a day per 50 videos, and three requests to the website per new video. Without a date filter channels are
+read down to what is older than the window, playlists whole. Cannot see private videos. Read 2026-11.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -16,9 +16,10 @@ from import_pipeline.connectors._youtube_site import find_playlist, parse_addres
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import HttpError, IgnoredItemError, NotReadyError, ReconnectError
 from import_pipeline.fields import get_id, get_list, get_text, iso_duration_seconds, peek
-from import_pipeline.http import HttpClient, describe_body
+from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import RateLimit
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, Window
+from import_pipeline.refusals import describe_body
 
 _PARTS = "snippet,contentDetails,status,liveStreamingDetails"
 _STARTS = ("liveStreamingDetails.actualStartTime", "liveStreamingDetails.scheduledStartTime", "snippet.publishedAt")
@@ -92,8 +93,7 @@ class YouTube(Connector):
     def limit_ends_at(self, response: httpx.Response) -> datetime | None:
         """Say when the quota is renewed: it is refused with 403, and renewed at midnight in California."""
         if response.status_code in (403, 429) and describe_body(response)[0] in ("quotaExceeded", "dailyLimitExceeded"):
-            zone = ZoneInfo("America/Los_Angeles")
-            return datetime.combine(datetime.now(zone).date() + timedelta(days=1), time.min, zone)
+            return datetime.now(ZoneInfo("America/Los_Angeles")).replace(hour=0, minute=0, second=0) + timedelta(days=1)
         return None
 
 

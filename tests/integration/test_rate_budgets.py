@@ -184,13 +184,14 @@ def test_the_clock_of_the_client_does_not_matter(
 # Silence
 
 
-def test_silence_holds_for_all_budgets_of_the_account(connect: Connect, account_id: UUID) -> None:
+def test_silence_holds_for_the_budgets_that_the_request_drew_on(connect: Connect, account_id: UUID) -> None:
     """F45."""
     limits = [MINUTE, HEAVY]
     one, another = (RateBudget(account_id, limits, connect, sleep=no_sleep) for _ in range(2))
-    one.block(3600)
-    one.block(5)  # a shorter one does not end it
-    for names in (["requests"], ["heavy"], ["requests", "heavy"]):
+    one.block(3600, ["requests"])
+    one.block(5, ["requests"])  # a shorter one does not end it
+    assert another.take(["heavy"])
+    for names in (["requests"], ["requests", "heavy"]):
         error = refusal(another, *names)
         assert "asked for silence" in str(error)
         assert error.retry_at is not None
@@ -201,7 +202,7 @@ def test_a_short_silence_is_waited_for(connect: Connect, account_id: UUID) -> No
     """F45."""
     budget = RateBudget(account_id, [], connect)  # there is silence without limits too
     began_at = time.monotonic()
-    budget.block(0.7)
+    budget.block(0.7, ["requests"])
     budget.take(["requests"])
     assert time.monotonic() - began_at > 0.69
 
@@ -360,7 +361,7 @@ def test_an_account_that_was_deleted_meanwhile_is_an_error_of_its_own(
     permit = budget.take(["requests"])
     conn.execute("delete from public.import_sources")
     assert rows(conn) == {}
-    for ask in (lambda: budget.take(["requests"]), lambda: budget.block(5)):
+    for ask in (lambda: budget.take(["requests"]), lambda: budget.block(5, ["requests"])):
         with pytest.raises(ReconnectError, match="deleted"):
             ask()
     budget.settle(replace(permit, asked_at=permit.asked_at - 3600))
@@ -369,14 +370,24 @@ def test_an_account_that_was_deleted_meanwhile_is_an_error_of_its_own(
 def test_an_account_that_is_deleted_while_somebody_waits_for_its_budget_is_one_too(
     conn: Connection, connect: Connect, account_id: UUID
 ) -> None:
+    def wait_for_waiting(number: int) -> None:
+        while len(conn.execute("select from pg_locks where not granted").fetchall()) < number:
+            time.sleep(0.01)
+
+    def delete() -> None:
+        with connect() as deleting:
+            deleting.execute("delete from public.import_sources")
+
     budget = RateBudget(account_id, [MINUTE], connect)
     take(budget, 1)
-    with ThreadPoolExecutor(1) as executor:
+    with ThreadPoolExecutor(2) as executor:
         with conn.transaction():
-            conn.execute("delete from public.import_sources")
+            conn.execute("select from import_pipeline.rate_budgets for update")
+            deleted = executor.submit(delete)
+            wait_for_waiting(1)
             waiting = executor.submit(budget.take, ["requests"])
-            while not conn.execute("select 1 from pg_locks where not granted").fetchone():
-                time.sleep(0.01)
+            wait_for_waiting(2)
+        deleted.result()
         with pytest.raises(ReconnectError, match="deleted"):
             waiting.result()
 

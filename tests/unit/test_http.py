@@ -29,8 +29,9 @@ from hypothesis import strategies as st
 
 from import_pipeline import http as http_module
 from import_pipeline.errors import HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
-from import_pipeline.http import HttpClient, describe_body, redact, silence_asked
+from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import Permit
+from import_pipeline.refusals import describe_body, redact, silence_asked
 
 KEY = "key+Canary&4711=="
 
@@ -100,7 +101,7 @@ class Ledger:
     def settle(self, permit: Permit) -> None:
         self.settled += 1
 
-    def block(self, seconds: float) -> None:
+    def block(self, seconds: float, names: Sequence[str]) -> None:
         self.blocked.append(seconds)
 
 
