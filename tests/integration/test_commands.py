@@ -56,12 +56,14 @@ def test_broken_files_fail_with_reasons_and_the_others_are_imported(command_line
     assert "empty" in told.stdout
 
 
+@pytest.mark.long
 def test_single_files_and_folders_can_be_mixed_and_overlap(command_line: CommandLine, calls: Path) -> None:
     shutil.copy(calls / "call 0000.vtt", calls / "a renamed copy.vtt")
     outcome = command_line.run("upload", calls / "call 0000.vtt", calls, "--json")
     assert (outcome.json["listed"], outcome.json["inserted"], outcome.json["skipped"]) == (5, 3, 2)
 
 
+@pytest.mark.long
 def test_titles_cannot_steer_the_terminal(command_line: CommandLine, calls: Path) -> None:
     (calls / "evil \x1b]0;owned\x07\x1b[31m.vtt").touch()
     (calls / "fine [bold]not markup.vtt").touch()
@@ -129,6 +131,7 @@ def test_a_database_without_migrations_is_not_touched_until_somebody_migrates(
     assert sorted(path.name for path in (tmp_path / "sql").iterdir()) == sorted(applied.json["applied"])
 
 
+@pytest.mark.long
 def test_two_users_of_one_database_have_libraries_of_their_own(
     command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any], make_user: Any
 ) -> None:
@@ -152,6 +155,7 @@ def test_every_command_has_help_and_stands_in_the_readme(command_line: CommandLi
     assert "upload" in command_line.run("--help").stdout
 
 
+@pytest.mark.long
 def test_an_external_id_of_a_list_of_records_is_the_record_and_not_the_file(
     command_line: CommandLine, calls: Path
 ) -> None:
@@ -220,6 +224,7 @@ def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merge
     assert command_line.run("duplicates").stderr.strip() == "No call is stored more than once."
 
 
+@pytest.mark.long
 def test_a_login_that_is_only_a_member_of_import_worker_imports(
     command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any]
 ) -> None:
@@ -253,6 +258,7 @@ def test_file_upload_has_nothing_to_sync(command_line: CommandLine) -> None:
     assert "upload" in outcome.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -273,6 +279,7 @@ def test_a_wrong_setting_is_told_without_repeating_a_secret(
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.long
 def test_a_run_for_everybody_cannot_carry_the_files_of_one(
     command_line: CommandLine, calls: Path, conn: psycopg.Connection[Any], make_user: Any, tmp_path: Path
 ) -> None:

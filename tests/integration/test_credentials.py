@@ -114,7 +114,7 @@ def connect(database_url: str) -> Connect:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between attempts, of which there are three."""
     monkeypatch.setattr(http_module, "_PAUSE", lambda _: 0.0)
-    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 3)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 3)
 
 
 @dataclass
@@ -854,7 +854,7 @@ def test_no_message_log_or_repr_holds_a_secret(
     for name in ("", "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "tenacity", "oauthlib", "urllib3"):
         caplog.set_level(logging.DEBUG, logger=name)
     monkeypatch.setattr(http_module, "_PAUSE", lambda _: 0.0)
-    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 2)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 2)
     tokens = {"access_token": "access+Canary==", "refresh_token": "refresh+Canary=="}
     demo.site.oauth.issue(expires_in=3600, **tokens)
     said: list[str] = []

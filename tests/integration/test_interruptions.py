@@ -12,6 +12,8 @@ import psycopg
 import pytest
 from commands import COMMAND, VTT, CommandLine, end, write_calls
 
+pytestmark = pytest.mark.long
+
 EMAIL = "ana@example.com"
 
 

@@ -27,7 +27,6 @@ from fakes.server import Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from import_pipeline import http as http_module
 from import_pipeline.errors import HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
 from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import Permit
@@ -444,7 +443,7 @@ def test_every_request_is_counted_and_settled_whatever_becomes_of_it(site: Site,
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPORT_PIPELINE_HTTP_TIMEOUT", "0.1")
-    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 1)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 1)
 
 
 def drip(first: bytes, rest: bytes) -> Callable[[socket.socket], None]:
@@ -540,7 +539,7 @@ def test_too_large_an_answer_is_refused(site: Site, client: HttpClient, monkeypa
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_an_endless_answer_is_left(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPORT_PIPELINE_MAX_RESPONSE_MB", "1")
-    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 1)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 1)
 
     def pour(connection: socket.socket) -> None:
         read_request(connection)
@@ -852,7 +851,7 @@ def test_no_message_log_or_repr_holds_a_secret(
     """F88."""
     for name in ("", "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "tenacity"):
         caplog.set_level(logging.DEBUG, logger=name)
-    monkeypatch.setattr(http_module, "MAX_ATTEMPTS", 2)
+    monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 2)
     key = Key(header="X-Api-Key", parameter="key")
 
     def echo(status: int, **headers: str) -> Callable[[Request], Response]:
