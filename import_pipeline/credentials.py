@@ -267,8 +267,9 @@ class StoredCredential:
         """Make sure that there is a credential and that it is fresh.
 
         Raises:
-            ConfigurationError: There is none, or it cannot be decrypted.
-            ReconnectError: The provider no longer accepts it.
+            ReconnectError: There is none, or the provider no longer accepts it.
+            ConfigurationError: It cannot be decrypted.
+            HttpError: The provider refused for another reason, for instance because it does not know the app.
             SourceUnavailableError: The provider gave no new token for now.
         """
         secrets = self._load()

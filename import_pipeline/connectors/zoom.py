@@ -1,8 +1,7 @@
-"""Zoom: cloud recordings with their transcripts, by the Meeting API v2.
+"""Zoom: cloud recordings with their transcripts, by the Meeting API v2 (read 2026-11).
 
-Imports meetings whose cloud recording has an audio transcript. Needs a user's OAuth app (own recordings) or a server
-app (the account's), plan Pro or higher, and "audio transcript" on before the meeting. Costs a request per 27 days (per
-user, where the account's may not be listed) and one per new segment. Source: developers.zoom.us, read 2026-11.
+Imports cloud recordings with an audio transcript. Needs a user's OAuth app (own recordings) or a server app (all of an
+account), plan Pro or higher. Costs a request per 27 days and one per new segment; cannot see local recordings.
 """
 
 from collections.abc import Iterator
@@ -58,8 +57,7 @@ class Zoom(Connector):
         segments = {str(file.get("recording_start")) for file in _files(meeting, "TRANSCRIPT", "MP4", "M4A")}
         files = [f for f in _files(meeting, "TRANSCRIPT") if f.get("status") != "processing" and f.get("download_url")]
         missing = max(0, len(segments - {"None"}) - len(files))
-        is_late = account.opened_at - (started_at or account.opened_at) > self.transcript_deadline / 2
-        if not files or (missing and not is_late):
+        if not files or (missing and started_at and account.opened_at - started_at <= self.transcript_deadline / 2):
             raise NotReadyError("Zoom has no transcript yet; 'audio transcript' must be on before a meeting begins.")
         turns = join((get_instant(f, "recording_start"), _read_turns(item.external_id, f, http)) for f in files)
         if not turns:
@@ -74,9 +72,9 @@ class Zoom(Connector):
             video_url=get_text(meeting, "share_url"),
             source_metadata={
                 "meeting_number": get_id(meeting, "id"),
+                "segments_without_transcript": missing,
                 "share_link": get_text(meeting, "share_url"),
                 **{key: get_text(meeting, key) for key in ("host_email", "timezone")},
-                "segments_without_transcript": missing,
             },
         )
 
@@ -98,19 +96,21 @@ def _list_recordings(owner: str, window: Window, http: HttpClient) -> Iterator[L
 
 def _read_turns(uuid: str, file: JsonObject, http: HttpClient) -> list[Turn]:
     """Read a transcript. Links run out, and some need a token in the address: then the meeting is asked for both."""
-    with suppress(ItemError):
-        return _download(file, None, http)
-    path = f"/meetings/{quote(quote(uuid, safe=''), safe='')}/recordings"  # once, and `/` or `//` would be a path's
-    fresh = http.get_json(path, {"include_fields": "download_access_token"})
-    same = (f for f in _files(fresh, "TRANSCRIPT") if f.get("recording_start") == file.get("recording_start"))
-    return _download(next(same, file), get_text(fresh, "download_access_token"), http)
+    path, token = f"/meetings/{quote(quote(uuid, safe=''), safe='')}/recordings", None  # `/` would be a path's
+    for _ in range(5):  # a page in its place may also be a passing fault
+        with suppress(ItemError):
+            return _download(file, token, http)
+        fresh, start = http.get_json(path, {"include_fields": "download_access_token"}), file.get("recording_start")
+        token = get_text(fresh, "download_access_token")
+        file = next((new for new in _files(fresh, "TRANSCRIPT") if new.get("recording_start") == start), file)
+    return _download(file, token, http)
 
 
 def _download(file: JsonObject, token: str | None, http: HttpClient) -> list[Turn]:
     link = urljoin(f"{http.base_url}/", get_text(file, "download_url"))
     text = http.get_bytes(link, {"access_token": token}).decode("utf-8-sig", "replace").lstrip()
     if not text.startswith("WEBVTT"):
-        raise ItemError("Zoom's link to the transcript leads to something that is not WebVTT.")
+        raise ItemError("Zoom's link to the transcript leads to a page, not to WebVTT.", error_class="transient")
     return turns_from_vtt(text)
 
 

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import dagster as dg
+import psycopg
 
 from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
@@ -79,6 +80,8 @@ def fetch(
                     is_complete = True
             except ImportPipelineError as error:
                 problem, error_class = describe_problem(error), class_of(error)
+            except psycopg.OperationalError:
+                raise  # the database is gone, which is not the source's fault
             except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
                 problem, error_class = describe_bug(error), "bug"
             if batch:

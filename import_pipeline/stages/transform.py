@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 
 from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
     ErrorClass,
     IgnoredItemError,
     ImportPipelineError,
@@ -109,6 +112,8 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
 
     Raises:
         SourceUnavailableError: The source is down.
+        DatabaseUnavailableError, psycopg.OperationalError: The database that keeps credentials and budgets is gone.
+        ConfigurationError: The credential cannot be read.
     """
     item = new.item
     try:
@@ -130,8 +135,8 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
         error_class = error.error_class if error.error_class in _FIRST_PAUSE else "bug"
         failed = _fail(new, error_class, describe_problem(error), now)
         return replace(failed, retry_at=error.retry_at) if error.retry_at else failed
-    except SourceUnavailableError:
-        raise
+    except (SourceUnavailableError, DatabaseUnavailableError, ConfigurationError, psycopg.OperationalError):
+        raise  # what is wrong is not the item
     except Exception as error:  # noqa: BLE001 - whatever a connector does to one item must not reach its neighbours
         return _fail(new, "bug", describe_bug(error), now)
     if (record.external_id, record.source_app) != (item.external_id, connector.source_app):

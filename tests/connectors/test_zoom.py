@@ -366,9 +366,9 @@ def test_a_link_may_be_relative_or_to_another_host_f36() -> None:
 @pytest.mark.parametrize(
     ("answer", "error_class"),
     [
-        pytest.param(Response.html("<html>Sign in</html>"), "data", id="a page"),
-        pytest.param(b"", "data", id="nothing"),
-        pytest.param({"code": 1}, "data", id="JSON"),
+        pytest.param(Response.html("<html>Sign in</html>"), "transient", id="a page"),
+        pytest.param(b"", "transient", id="nothing"),
+        pytest.param({"code": 1}, "transient", id="JSON"),
         pytest.param(Response(403, b"{}"), "auth", id="403"),
         pytest.param(Response(404, b"{}"), "permanent", id="404"),
     ],
