@@ -53,6 +53,7 @@ _FIRST_PAUSE: dict[ErrorClass, timedelta] = {
 _LONGEST_PAUSE = timedelta(days=30)
 _WAITING_PAUSE = timedelta(minutes=5)
 _LONGEST_WAITING_PAUSE = timedelta(hours=6)
+_AHEAD = 4
 
 
 @dg.op(
@@ -172,7 +173,10 @@ def _fail(new: NewItem, error_class: ErrorClass, reason: str, now: datetime) -> 
 
 
 def _map_in_order(function: Callable[[Any], Outcome], items: Iterable[Any], concurrency: int) -> Iterator[Outcome]:
-    """Apply a function in at most `concurrency` threads, yielding in order and never running further ahead."""
+    """Apply a function in at most `concurrency` threads, yielding in order and running `_AHEAD` times as far ahead.
+
+    So that one item which is asked for again and again does not keep the other threads idle.
+    """
     if concurrency == 1:
         yield from map(function, items)
         return
@@ -181,7 +185,7 @@ def _map_in_order(function: Callable[[Any], Outcome], items: Iterable[Any], conc
         try:
             for item in items:
                 running.append(executor.submit(function, item))
-                if len(running) >= concurrency:
+                if len(running) >= _AHEAD * concurrency:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
