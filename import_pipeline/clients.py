@@ -54,6 +54,7 @@ def open_client(
         trusted_domains=connector.trusted_domains,
         limit_ends_at=connector.limit_ends_at,
         max_attempts=max_attempts,
+        connect_command=f"import-pipeline connect {connector.source_app}",
     )
 
 

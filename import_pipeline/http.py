@@ -109,6 +109,7 @@ class HttpClient:
         trusted_domains: Besides the host of `base_url`, where the credential may be sent (with subdomains).
         limit_ends_at: Says of a refusal that is no 429 whether it is the provider's limit, and when that ends.
         max_attempts: How often a request is sent at most, where what went wrong may pass; `MAX_ATTEMPTS`.
+        connect_command: What to run when the credential is no longer accepted.
         sleep: For tests.
 
     Attributes:
@@ -126,6 +127,7 @@ class HttpClient:
         trusted_domains: Sequence[str] = (),
         limit_ends_at: Callable[[httpx.Response], datetime | None] = lambda _: None,
         max_attempts: int | None = None,
+        connect_command: str = "import-pipeline connect",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.title = title
@@ -137,6 +139,7 @@ class HttpClient:
         self._trusted_domains = trusted_domains
         self._limit_ends_at = limit_ends_at
         self._max_attempts = max_attempts or MAX_ATTEMPTS
+        self._connect_command = connect_command
         self._sleep = sleep
         self._failed_in_a_row = 0
         self._silent_until: dict[str, float] = {}
@@ -416,7 +419,10 @@ class HttpClient:
             raise problem from None
         except (httpx.TransportError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             kind = "in time" if isinstance(error, httpx.TimeoutException) else f"whole ({type(error).__name__})"
-            problem = HttpError(f"{self.title} did not answer {what} {kind}.", error_class="transient")
+            message = f"{self.title} did not answer {what} {kind}."
+            if isinstance(error, httpx.ConnectError):
+                message = f"{self.title} could not be reached at {request.url.netloc.decode('ascii', 'replace')}."
+            problem = HttpError(message, error_class="transient")
             raise _TryAgain(problem) from None
         finally:
             if self._budget and permit:
@@ -470,11 +476,12 @@ class HttpClient:
                 self._budget.block(asked, budgets)
             if asked and asked > LONGEST_WAIT_SECONDS:
                 retry_at = datetime.now(UTC) + timedelta(seconds=asked)
+                message = f"{message} It may be asked again from {retry_at:%Y-%m-%d %H:%M} UTC on."
                 return RateLimitedError(message, status=status, code=code, retry_at=retry_at)
             error_class: ErrorClass = "rate" if status == 429 or until is not None else "transient"
             return _TryAgain(HttpError(message, status=status, code=code, error_class=error_class), asked)
         if status == 401 and is_ours:
-            message = f"{message} Run `import-pipeline connect` for this source again."
+            message = f"{message} Run `{self._connect_command}` again."
             return ReconnectError(message, status=status, code=code)
         return HttpError(message, status=status, code=code, error_class="auth" if status in (401, 403) else "permanent")
 

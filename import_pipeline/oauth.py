@@ -204,7 +204,7 @@ def _refusal(title: str, response: httpx.Response, problem: Any, known: Sequence
     status = response.status_code
     message = f"{title} gave no access token ({status}{f': {told}' if told else ''})."
     if problem == "invalid_grant":
-        message = f"{message} Run `import-pipeline connect` for this source again."
+        message = f"{message} Its access has ended: run `import-pipeline connect` for {title} again."
         return ReconnectError(message, status=status, code=problem)
     if problem in ("invalid_client", "unauthorized_client"):
         message = f"{message} The app's id or secret is wrong: run `import-pipeline connect` again."

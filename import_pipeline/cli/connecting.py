@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from import_pipeline.records import Access, JsonObject
 
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
-_CONNECT_AGAIN = re.compile(r" Run `import-pipeline connect`[^.]*\.")
+_CONNECT_AGAIN = re.compile(r" (Its access has ended: run|Run) `import-pipeline connect[^`]*`[^.]*\.")
 
 
 @click.command()

@@ -119,7 +119,7 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
         say(f"{len(rows)} {newest}failed. `import-pipeline retry` tries again, `import-pipeline why ITEM` tells more.")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # an id may begin with a dash
 @click.argument("item", metavar="EXTERNAL_ID_OR_PATH")
 @user_option
 @json_option

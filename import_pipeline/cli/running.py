@@ -193,6 +193,7 @@ def _tell_person(
     if counts["failed"]:
         with acting_as(conn, user_id):
             failed = list_failures(conn, user_id, limit=_SHOWN_FAILURES, run_id=run_id)
+        say(f"{counts['failed']} failed:")
         for each in failed:
             say(f"  {each['location'] or each['title'] or each['external_id']}: {each['error_message']}")
         more = counts["failed"] - len(failed)
