@@ -243,7 +243,7 @@ class StoredCredential:
 
     def sign(self, request: httpx.Request) -> None:
         """Put the key or a fresh access token into a request."""
-        secrets = self._load()
+        secrets = self._load_fresh()
         declared = self._declared[secrets.kind]
         if isinstance(declared, ApiKey):
             if declared.header:
@@ -251,8 +251,6 @@ class StoredCredential:
             if declared.parameter:
                 request.url = request.url.copy_set_param(declared.parameter, secrets.fields["api_key"])
             return
-        if _is_stale(secrets.fields):
-            secrets = self._renew(secrets.fields.get("access_token"))
         request.headers["Authorization"] = f"Bearer {self._sendable(secrets.fields['access_token'])}"
 
     def renew(self, refused: httpx.Request) -> bool:
@@ -272,9 +270,13 @@ class StoredCredential:
             HttpError: The provider refused for another reason, for instance because it does not know the app.
             SourceUnavailableError: The provider gave no new token for now.
         """
+        self._load_fresh()
+
+    def _load_fresh(self) -> Secrets:
         secrets = self._load()
         if not isinstance(self._declared[secrets.kind], ApiKey) and _is_stale(secrets.fields):
-            self._renew(secrets.fields.get("access_token"))
+            return self._renew(secrets.fields.get("access_token"))
+        return secrets
 
     def _load(self) -> Secrets:
         with self._loading:

@@ -108,6 +108,24 @@ def end(process: subprocess.Popen[str], with_signal: int = signal.SIGINT, timeou
     return Outcome(process.returncode, stdout, stderr)
 
 
+def start_together(code: str, arguments: list[str], number: int) -> list[subprocess.Popen[str]]:
+    """Start processes that say `ready` and wait for a line, and let them all go at once when the last is ready."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(number)
+    ]
+    for each in running:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in running:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    return running
+
+
 def write_calls(folder: Path, number: int, *, start: int = 0) -> None:
     """Write so many different transcripts."""
     folder.mkdir(parents=True, exist_ok=True)

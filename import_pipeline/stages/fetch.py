@@ -12,7 +12,6 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError, class_of
 from import_pipeline.http import HttpClient
@@ -20,10 +19,9 @@ from import_pipeline.ledger import ledger_key
 from import_pipeline.normalise import normalise_item, parse_external_id
 from import_pipeline.partitions import plan_windows
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
 from import_pipeline.sql import query
-from import_pipeline.stages.run import ListedItems, hold
+from import_pipeline.stages.run import ListedItems, hold, open_http
 from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
 from import_pipeline.tenancy import acting_as
 
@@ -55,6 +53,12 @@ def fetch(
     if context.has_partition_key:
         span = context.partition_time_window
         partition = Window(span.start, span.end)
+
+    def list_account(account: Account) -> Iterator[ListedItem]:
+        # Opened with the first item: what keeps it from opening is a problem of this account's listing.
+        with open_http(context, postgres, connector, account) as http:
+            yield from list_items(connector, account, http, partition)
+
     listings = []
     for position, account in enumerate(accounts):
         if account.problem:
@@ -65,9 +69,8 @@ def fetch(
         listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
-        lane: Lane = "live" if partition is None and account.last_sync_at is not None else "history"
         size = RATIONED_BATCH_SIZE if connector.rate_limits else BATCH_SIZE
-        items = hold(context, postgres, account, _list(connector, account, partition, postgres, lane))
+        items = hold(context, postgres, account, list_account(account))
         for number in count():
             batch: list[ListedItem] = []
             try:
@@ -99,13 +102,6 @@ def fetch(
             context.log.error(f"The listing of {account.label} broke off after {listed} items: {problem}")
         listings.append(Listing(account.id, listed, is_complete, problem, error_class))
     yield dg.Output(listings, "listings")
-
-
-def _list(
-    connector: Connector, account: Account, partition: Window | None, postgres: PostgresResource, lane: Lane
-) -> Iterator[ListedItem]:
-    with open_client(connector, account, Storage(postgres.connection, postgres.is_embedded), lane) as http:
-        yield from list_items(connector, account, http, partition)
 
 
 def list_items(

@@ -1,4 +1,4 @@
-"""What every op asks of its own run: its root, its hold on the account, the time, and types for the UI.
+"""What every op asks of its own run: its root, its hold on the account, its client, the time, and types for the UI.
 
 Not here: anything about items.
 """
@@ -15,7 +15,10 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.clients import Storage, open_client
+from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
+from import_pipeline.http import HttpClient
 from import_pipeline.leases import LEASE_SECONDS, acquire_lease
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Stream
@@ -97,6 +100,15 @@ def hold(
             over.set()
 
     return renewing()
+
+
+def open_http(
+    context: dg.OpExecutionContext, postgres: PostgresResource, connector: Connector, account: Account
+) -> HttpClient:
+    """Return the client by which this run asks for an account; backfills and first runs leave a reserve to others."""
+    is_history = context.has_partition_key or account.last_sync_at is None
+    storage = Storage(postgres.connection, postgres.is_embedded)
+    return open_client(connector, account, storage, "history" if is_history else "live")
 
 
 def database_time(conn: psycopg.Connection[Any]) -> datetime:

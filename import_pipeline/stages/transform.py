@@ -16,7 +16,6 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import (
     ConfigurationError,
@@ -31,9 +30,8 @@ from import_pipeline.errors import (
 from import_pipeline.http import HttpClient
 from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
-from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold
+from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold, open_http
 from import_pipeline.transcripts.text import clean_text
 
 INVALID = "import_pipeline.invalid"
@@ -72,11 +70,10 @@ def transform(
     account = batch.batch.account
     with postgres.connection() as conn:
         now = database_time(conn)
-    lane: Lane = "live" if not context.has_partition_key and account.last_sync_at is not None else "history"
 
     def outcomes() -> Iterator[Outcome]:
         # Opened with the first item, and closed with the last: they are consumed after this op has returned.
-        with open_client(connector, account, Storage(postgres.connection, postgres.is_embedded), lane) as http:
+        with open_http(context, postgres, connector, account) as http:
             yield from transform_items(connector, account, batch.items, http, now)
 
     return Stream(batch.batch, hold(context, postgres, account, outcomes()))

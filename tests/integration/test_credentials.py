@@ -28,6 +28,7 @@ import httpx
 import psycopg
 import pytest
 import tenants
+from commands import start_together
 from cryptography.fernet import Fernet
 from fakes import FakeServer, OAuth
 from fakes.server import Request, Response
@@ -520,19 +521,7 @@ def test_processes_that_need_a_token_at_once_refresh_it_once(
     else:
         demo.keep(Secrets(kind, {"client_id": "app", "client_secret": CLIENT_SECRET, "account_id": "acme"}))
     arguments = [database_url, demo.site.url, str(demo.account_id), str(demo.user.id)]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(number)
-    ]
-    for each in running:
-        assert each.stdout is not None
-        assert each.stdout.readline() == "ready\n"
-    for each in running:
-        assert each.stdin is not None
-        each.stdin.write("\n")
-        each.stdin.flush()
+    running = start_together(PROCESS, arguments, number)
     assert [each.communicate()[0] for each in running] == ["valid"] * number
     assert demo.site.oauth.token_requests == 1
 

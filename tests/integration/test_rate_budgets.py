@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 import tenants
+from commands import start_together
 from fakes import FakeServer
 from fakes.limits import Limiter
 from fakes.server import Request, Response
@@ -479,19 +478,7 @@ def ask_together(
     """Let processes ask as fast as they may; return how full the provider's limit was while one of them waited."""
     processes, threads, batch, pause = shape
     arguments = [url, str(account_id), site.url, *map(str, (threads, seconds, batch, pause))]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(processes)
-    ]
-    for each in running:
-        assert each.stdout is not None
-        assert each.stdout.readline() == "ready\n"
-    for each in running:
-        assert each.stdin is not None
-        each.stdin.write("\n")
-        each.stdin.flush()
+    running = start_together(WORKER, arguments, processes)
     waits: list[tuple[float, float]] = sorted(wait for each in running for wait in json.loads(each.communicate()[0]))
     assert all(each.returncode == 0 for each in running)
     full = ticks = 0
