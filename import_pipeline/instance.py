@@ -7,6 +7,7 @@ is set belongs to its owner and is left alone. No Dagster import here: it only p
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 from import_pipeline.database import Database
@@ -16,40 +17,6 @@ DAGSTER_URL = "IMPORT_PIPELINE_DAGSTER_URL"
 _DATABASE_NAME = "dagster"
 
 _HEADER = "# Written by import-pipeline at every start; set DAGSTER_HOME to use a dagster.yaml of your own.\n"
-_SETTINGS = """\
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-# Warnings of ours become events of the run. Capturing the output of each run as well would take four more processes,
-# and the only thing ever written there is what a library prints.
-python_logs:
-  managed_python_loggers: [import_pipeline]
-  python_log_level: WARNING
-compute_logs:
-  module: dagster.core.storage.noop_compute_log_manager
-  class: NoOpComputeLogManager
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-concurrency:
-  runs:
-    max_concurrent_runs: 4
-    tag_concurrency_limits:
-      - key: source
-        limit: 2
-        value:
-          applyLimitPerUniqueValue: true
-run_monitoring:
-  enabled: true
-  start_timeout_seconds: 180
-  cancel_timeout_seconds: 60
-  poll_interval_seconds: 30
-run_retries:
-  enabled: true
-  max_retries: 0
-  retry_on_asset_or_op_failure: false
-"""
 _POSTGRES_STORAGE = """\
 storage:
   postgres:
@@ -76,12 +43,17 @@ def prepare_instance(database: Database) -> Path:
         os.environ[DAGSTER_URL] = database.server.url(_DATABASE_NAME)
     if os.environ.get(DAGSTER_URL):
         os.environ[DAGSTER_URL] = with_psycopg2(os.environ[DAGSTER_URL])
-        text = _HEADER + _SETTINGS + _POSTGRES_STORAGE
+        text = _HEADER + settings() + _POSTGRES_STORAGE
     else:
-        text = _HEADER + _SETTINGS
+        text = _HEADER + settings()
     _write_if_changed(folder / "dagster.yaml", text)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
+
+
+def settings() -> str:
+    """Return the settings of every instance of ours, all but its storage, as YAML."""
+    return (resources.files(__package__) / "dagster.yaml").read_text(encoding="utf-8")
 
 
 def with_psycopg2(url: str) -> str:
