@@ -12,6 +12,7 @@ from import_pipeline.assets import build_import_counts, recordings_asset
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.settling import settle_runs
 from import_pipeline.staging import StreamIOManager
 
 
@@ -37,6 +38,7 @@ def build_defs(
             migrate,
         ],
         assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
+        sensors=[settle_runs],
         resources={"postgres": postgres},
     )
 

@@ -13,6 +13,16 @@ from typing import ClassVar, Literal
 ErrorClass = Literal["auth", "rate", "transient", "data", "permanent", "bug"]
 """Why an item failed: credentials, provider limit, will pass by itself, bad content, will never work, our mistake."""
 
+ADVICE: dict[ErrorClass, str] = {
+    "auth": "Connect the account again, with what the reason asks for: `import-pipeline connect`.",
+    "rate": "Nothing: it is asked for again when the source allows it.",
+    "transient": "Nothing: it is tried again by itself. If it lasts, see whether the source works.",
+    "data": "Mend it at the source, then `import-pipeline retry`.",
+    "permanent": "It cannot be imported as it is; the reason says why. `import-pipeline retry` once that has changed.",
+    "bug": "Report it as a mistake of import_pipeline, with the reason.",
+}
+"""What a person can do about a failure of each class."""
+
 
 class ImportPipelineError(Exception):
     """Something went wrong in import_pipeline."""
@@ -116,6 +126,7 @@ class HttpError(ItemError):
         message: Method, path and answer, without secrets.
         status: HTTP status; None when there was no whole answer.
         code: The provider's own code in the body, if it sends one.
+        request_id: By what the provider's support finds the request, if it tells.
         error_class: See `ItemError`.
         retry_at: See `ItemError`.
     """
@@ -126,12 +137,14 @@ class HttpError(ItemError):
         *,
         status: int | None = None,
         code: str | None = None,
+        request_id: str | None = None,
         error_class: ErrorClass | None = None,
         retry_at: datetime | None = None,
     ) -> None:
         super().__init__(message, error_class=error_class, retry_at=retry_at)
         self.status = status
         self.code = code
+        self.request_id = request_id
 
 
 class RateLimitedError(HttpError):

@@ -31,7 +31,7 @@ from import_pipeline.deadlines import bound_total_time, deadline
 from import_pipeline.errors import ErrorClass, HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
 from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS, Permit
 from import_pipeline.records import JsonObject
-from import_pipeline.refusals import describe_body, may_pass, rate_header, redact, silence_asked
+from import_pipeline.refusals import describe_body, may_pass, rate_header, redact, request_id, silence_asked
 from import_pipeline.settings import number_setting
 
 # They would tell addresses and headers to whoever listens, and some hold a key. A level could be set by anybody.
@@ -467,6 +467,7 @@ class HttpClient:
         """Return what a refusal is: something to try again, a limit, or an error of its class."""
         status = response.status_code
         code, told = describe_body(response, self._secrets())
+        answer: Any = {"status": status, "code": code, "request_id": request_id(response, self._secrets())}
         message = f"{self.title} answered {what} with {status}{f': {told}' if told else ''}."
         asked, until = silence_asked(response), self._limit_ends_at(response)
         if until is not None:
@@ -477,13 +478,13 @@ class HttpClient:
             if asked and asked > LONGEST_WAIT_SECONDS:
                 retry_at = datetime.now(UTC) + timedelta(seconds=asked)
                 message = f"{message} It may be asked again from {retry_at:%Y-%m-%d %H:%M} UTC on."
-                return RateLimitedError(message, status=status, code=code, retry_at=retry_at)
+                return RateLimitedError(message, **answer, retry_at=retry_at)
             error_class: ErrorClass = "rate" if status == 429 or until is not None else "transient"
-            return _TryAgain(HttpError(message, status=status, code=code, error_class=error_class), asked)
+            return _TryAgain(HttpError(message, **answer, error_class=error_class), asked)
         if status == 401 and is_ours:
             message = f"{message} Run `{self._connect_command}` again."
-            return ReconnectError(message, status=status, code=code)
-        return HttpError(message, status=status, code=code, error_class="auth" if status in (401, 403) else "permanent")
+            return ReconnectError(message, **answer)
+        return HttpError(message, **answer, error_class="auth" if status in (401, 403) else "permanent")
 
     def _given_up(self, error: HttpError, budgets: Sequence[str]) -> Exception:
         """Return the error of a request that failed in all its attempts."""
@@ -491,7 +492,8 @@ class HttpClient:
             if self._budget:
                 self._budget.block(SILENCE_AFTER_GIVING_UP_SECONDS, budgets)
             retry_at = datetime.now(UTC) + timedelta(seconds=SILENCE_AFTER_GIVING_UP_SECONDS)
-            return RateLimitedError(str(error), status=error.status, code=error.code, retry_at=retry_at)
+            answer: Any = {"status": error.status, "code": error.code, "request_id": error.request_id}
+            return RateLimitedError(str(error), **answer, retry_at=retry_at)
         with self._lock:
             self._failed_in_a_row += 1
             is_down = self._failed_in_a_row >= FAILED_REQUESTS_UNTIL_DOWN

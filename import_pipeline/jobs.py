@@ -10,7 +10,8 @@ from import_pipeline import migrations
 from import_pipeline.connectors.base import Connector
 from import_pipeline.partitions import monthly_partitions
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.stages import import_recordings, settle_run
+from import_pipeline.stages import import_recordings
+from import_pipeline.stages.report import RETRY_TAG
 from import_pipeline.staging import StreamIOManager
 
 
@@ -34,8 +35,8 @@ def build_import_job(
         },
         partitions_def=monthly_partitions(connector),
         executor_def=dg.in_process_executor,
-        hooks={settle_run},
-        tags={"source": connector.source_app},
+        # A step breaks only when the database, the source or the machine did: what it had not done is tried again.
+        tags={"source": connector.source_app, RETRY_TAG: "true"},
     )
 
 

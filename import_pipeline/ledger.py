@@ -150,6 +150,16 @@ def count_run(conn: _Connection, account: Account, run_id: str) -> Counts:
     )
 
 
+def count_imported_between(conn: _Connection, account: Account, since: datetime | None, until: datetime | None) -> int:
+    """Count the imported calls of an account that began within a span; None leaves that end open."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            query("count_imported_between"),
+            {"user_id": account.user_id, "source_app": account.source_app, "since": since, "until": until},
+        )
+        return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
+
+
 def list_failures(
     conn: _Connection, user_id: UUID, source_app: str | None = None, limit: int = 1000, run_id: str | None = None
 ) -> list[dict[str, Any]]:
@@ -214,6 +224,8 @@ def _ledger_row(account: Account, run_id: str, written: Written) -> dict[str, An
         "error_class": None,
         "error_message": None,
         "retry_at": None,
+        "http_status": None,
+        "request_id": None,
         "run_id": run_id,
     }
     match outcome:
@@ -234,6 +246,8 @@ def _ledger_row(account: Account, run_id: str, written: Written) -> dict[str, An
                 "error_class": outcome.error_class,
                 "error_message": outcome.reason,
                 "retry_at": outcome.retry_at,
+                "http_status": outcome.http_status,
+                "request_id": outcome.request_id,
             }
         case Ignored():
             row |= {"status": "ignored", "error_message": outcome.reason, "attempts": 0}

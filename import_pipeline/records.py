@@ -203,12 +203,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An item that was attempted and could not be imported."""
+    """An item that was attempted and could not be imported; with what the source answered, if that was the reason."""
 
     item: ListedItem
     error_class: ErrorClass
     reason: str
     retry_at: datetime | None = None
+    http_status: int | None = None
+    request_id: str | None = None
     kind: Literal["failed"] = "failed"
 
 
@@ -249,7 +251,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The head of a stream: at most 200 items of one account, and what `dedup` has already settled of them."""
+    """The head of a stream: at most 250 items of one account, and what `dedup` has already settled of them."""
 
     account: Account
     number: int
@@ -272,13 +274,18 @@ class Stream(Generic[ItemT]):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How far the listing of one account came. The cursor moves only after a `complete` one."""
+    """How far the listing of one account came. The cursor moves only after a `complete` one.
+
+    `since` and `until` are the ends of the span that was asked for; None where no window was.
+    """
 
     account_id: UUID
     listed: int
     complete: bool
     problem: str | None = None
     error_class: ErrorClass | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +300,7 @@ class BatchSummary:
 
 @dataclass(frozen=True, slots=True)
 class AccountSummary:
-    """What one run did for one account."""
+    """What one run did for one account. A `warning` is no failure and should be looked at all the same."""
 
     account_id: UUID
     user_id: UUID
@@ -303,6 +310,7 @@ class AccountSummary:
     without_vault_entry: int = 0
     problem: str | None = None
     error_class: ErrorClass | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

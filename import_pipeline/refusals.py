@@ -17,6 +17,8 @@ import httpx
 
 _LONGEST_SILENCE_SECONDS = 366 * 86400.0
 _LONGEST_MESSAGE = 200
+# Most providers; Zoom; those on AWS; what stands behind Cloudflare, as the last resort.
+_REQUEST_ID_HEADERS = ("X-Request-Id", "Request-Id", "X-Zm-Trackingid", "X-Amzn-Requestid", "Cf-Ray")
 
 
 def may_pass(status: int) -> bool:
@@ -72,6 +74,14 @@ def describe_body(response: httpx.Response, secrets: Sequence[str] = ()) -> tupl
     if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict) and reasons[0].get("reason"):
         code = reasons[0]["reason"]
     return None if code is None else one_line(str(code), secrets), one_line(str(message), secrets)
+
+
+def request_id(response: httpx.Response, secrets: Sequence[str] = ()) -> str | None:
+    """Return by what the provider's support finds this request, if the answer tells, without these secrets."""
+    for name in _REQUEST_ID_HEADERS:
+        if value := one_line(response.headers.get(name, ""), secrets):
+            return value
+    return None
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:

@@ -1,11 +1,12 @@
 """Closing the `sync_jobs` rows of a run: the status, counts and ids that UIs outside Dagster show.
 
-The stages open them and move their progress; here is how they end, in the good case and after a broken step.
+The stages open them and move their progress; here is how they end: with the run's report or, when it never came to
+that, from what the ledger holds. Who finds out that a run is over is in `settling.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -26,15 +27,40 @@ CANCELLED = "cancelled; what was committed stays, the next run does the rest"
 BROKEN_OFF = "the run broke off; what it had committed stays, the next run does the rest"
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSyncJob:
+    """A row that says a run is working, and what is known of that run.
+
+    Attributes:
+        id: Of the row.
+        user_id: Whose it is.
+        account_id: The account.
+        source_app: Its source.
+        run_id: Root run id.
+        holder_process: The process that has the account's lease for this run, see `leases.this_process`.
+        is_silent: Whether the run has given no sign of life for as long as a lease lasts.
+    """
+
+    id: UUID
+    user_id: UUID
+    account_id: UUID
+    source_app: str
+    run_id: str
+    holder_process: str | None
+    is_silent: bool
+
+
 def close_sync_job(
     conn: psycopg.Connection[Any],
     account: Account,
     run_id: str,
     counts: Counts,
     problem: str | None = None,
+    *,
     status: str | None = None,
     without_vault_entry: int = 0,
     error_class: ErrorClass | None = None,
+    warning: str | None = None,
 ) -> str:
     """Settle the row of an account's run.
 
@@ -47,26 +73,12 @@ def close_sync_job(
         status: See below.
         without_vault_entry: How many stored recordings have none yet.
         error_class: The class of the problem.
+        warning: What is no failure and should be looked at all the same.
 
     Returns:
         The status written: `status` if given, else what `judge_run` says.
     """
     status = status or judge_run(counts, problem)
-    error = problem or (f"{counts.failed} failed" if counts.failed else None)
-    _write_sync_job(conn, account, run_id, counts, status, error, without_vault_entry, error_class)
-    return status
-
-
-def _write_sync_job(
-    conn: psycopg.Connection[Any],
-    account: Account,
-    run_id: str,
-    counts: Counts,
-    status: str,
-    error: str | None,
-    without_vault_entry: int = 0,
-    error_class: ErrorClass | None = None,
-) -> None:
     with acting_as(conn, account.user_id):
         conn.execute(
             query("close_sync_job"),
@@ -74,27 +86,18 @@ def _write_sync_job(
                 "id": account.sync_job_id,
                 "user_id": account.user_id,
                 "status": status,
-                "error": error,
+                "error": problem or (f"{counts.failed} failed" if counts.failed else None),
                 "skipped": counts.skipped,
                 "done": counts.inserted + counts.skipped + counts.waiting + counts.failed + counts.ignored,
                 "listed": counts.listed,
                 "counts": Jsonb(asdict(counts)),
                 "without_vault_entry": without_vault_entry,
                 "error_class": error_class,
+                "warning": warning,
             },
         )
         _set_ids(conn, account, run_id)
-
-
-def _read_sync_job(
-    conn: psycopg.Connection[Any], account: Account, run_id: str
-) -> tuple[str | None, str | None, Counts]:
-    """Return status and error of a row, and the counts of the run as the ledger has them now."""
-    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("find_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
-        status, error, listed, skipped = cursor.fetchone() or (None, None, 0, 0)
-        counts = count_run(conn, account, run_id)
-    return status, error, counts + Counts(listed=listed or 0, skipped=skipped or 0)
+    return status
 
 
 def settle_broken_run(
@@ -102,31 +105,23 @@ def settle_broken_run(
 ) -> None:
     """Settle the rows that a run leaves open because it broke off or was cancelled, counted from the ledger."""
     for account in accounts:
-        if account.problem or account.sync_job_id is None:
+        if account.sync_job_id is None:
             continue
-        status, error, counts = _read_sync_job(conn, account, run_id)
-        if status != "processing" and error != BROKEN_OFF:
-            continue
-        close_sync_job(
-            conn,
-            account,
-            run_id,
-            counts,
-            problem=CANCELLED if cancelled else BROKEN_OFF,
-            status="cancelled" if cancelled else None,
-        )
-        if cancelled:  # after a broken step the others go on, and still need the account to themselves
-            release_lease(conn, account.id, run_id)
-
-
-def refresh_sync_job(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:
-    """Bring the figures of a row up to date that was settled before the run came to its end.
-
-    When one batch breaks the row is settled at once, and the run goes on with the other batches.
-    """
-    status, error, counts = _read_sync_job(conn, account, run_id)
-    if status in ("failed", "cancelled"):
-        _write_sync_job(conn, account, run_id, counts, status, error)
+        with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(query("find_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
+            status, listed, skipped = cursor.fetchone() or (None, 0, 0)
+            counts = count_run(conn, account, run_id) + Counts(listed=listed or 0, skipped=skipped or 0)
+        if status == "processing":
+            close_sync_job(
+                conn,
+                account,
+                run_id,
+                counts,
+                account.problem or (CANCELLED if cancelled else BROKEN_OFF),
+                status="cancelled" if cancelled else None,
+                error_class=account.problem_class,
+            )
+        release_lease(conn, account.id, run_id)
 
 
 def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> list[str]:

@@ -9,6 +9,7 @@ import click
 
 from import_pipeline.cli.output import plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
+from import_pipeline.errors import ADVICE
 
 _STATUS_HEADINGS = (
     *("Source", "Account", "Connected", "Last complete run"),
@@ -196,6 +197,9 @@ def _explain(row: dict[str, Any]) -> str:
             lines.append(f"recording      {row['recording_id']}, {printable(row['recording_title'] or '')}")
         case "failed":
             lines.append(f"reason         {printable(row['error_message'] or '')} [{row['error_class']}]")
+            lines.append(f"what to do     {ADVICE.get(row['error_class'], '')}")
+            if row["request_id"]:
+                lines.append(f"request id     {printable(row['request_id'])}")
         case "waiting" | "ignored":
             lines.append(f"reason         {printable(row['error_message'] or '')}")
     if row["status"] == "imported" and row["error_message"]:

@@ -41,6 +41,8 @@ from import_pipeline.tenancy import acting_as
 KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
 # By this tag the UI counts a run among those of the job, on its page and in the timeline.
 _SEEN_BY_THE_UI = {".dagster/repository": "__repository__@import_pipeline.definitions"}
+# Whoever ran the command repeats it; a daemon that happens to be open must not.
+_NOT_TRIED_AGAIN = {"dagster/max_retries": "0"}
 _LOOK_SECONDS = 0.25
 _LINE_SECONDS = 5.0
 _SAME_LINE_SECONDS = 30.0
@@ -93,7 +95,7 @@ def run_import(
     with _open_instance() as instance, _progress(database, user_id, run_id):
         try:
             result = job.execute_in_process(
-                config, instance=instance, run_id=run_id, raise_on_error=False, tags=_SEEN_BY_THE_UI
+                config, instance=instance, run_id=run_id, raise_on_error=False, tags=_SEEN_BY_THE_UI | _NOT_TRIED_AGAIN
             )
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             _settle(database, staging, run_id, cancelled=True)
@@ -110,6 +112,8 @@ def run_import(
     if any(name in _INTERRUPTIONS for name, _ in causes):
         _settle(database, staging, run_id, cancelled=True)
         raise KeyboardInterrupt
+    if not result.success:  # a step that broke leaves the rows open
+        _settle(database, staging, run_id)
     # A connection of its own: the one from before the run may not have outlived it.
     with database.connect() as conn:
         return _tell(conn, connector, user_id, run_id, result.success, causes, as_json=as_json)
@@ -188,6 +192,8 @@ def _tell_person(
             else "the transcript is not there yet; the next sync asks again."
         )
         say(f"{counts['waiting']} waiting: {why}")
+    if row.get("warning"):
+        say(f"Look at this: {row['warning']}.")
     if row.get("without_vault_entry"):
         say(f"{row['without_vault_entry']} recordings have no vault entry yet; the next run tries again.")
     if counts["failed"]:

@@ -13,10 +13,10 @@ from import_pipeline.stages.connect import connect
 from import_pipeline.stages.dedup import dedup
 from import_pipeline.stages.fetch import fetch
 from import_pipeline.stages.insert import insert
-from import_pipeline.stages.report import report, settle_run
+from import_pipeline.stages.report import report
 from import_pipeline.stages.transform import transform
 
-__all__ = ["connect", "dedup", "fetch", "import_recordings", "insert", "report", "settle_run", "transform"]
+__all__ = ["connect", "dedup", "fetch", "import_recordings", "insert", "report", "transform"]
 
 
 @dg.graph(description="Brings every new call of a source into the library, exactly once.")

@@ -25,9 +25,10 @@ from import_pipeline.stages.run import ListedItems, hold, open_http
 from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
 from import_pipeline.tenancy import acting_as
 
-BATCH_SIZE = 200
-RATIONED_BATCH_SIZE = 50
-"""Where a provider rations requests, a batch takes minutes, and the first calls should not wait for all of it."""
+FIRST_BATCH_SIZE = 50
+"""The first calls of an account should not wait for a whole batch, which takes minutes where requests are rationed."""
+BATCH_SIZE = 250
+"""Each batch costs 21 events of Dagster's log; a crash costs what was fetched of the batch in hand."""
 MAX_LISTINGS = 5
 """How often one window is listed at most because something new turned up in it."""
 BATCH_BYTES = 64_000_000
@@ -36,7 +37,7 @@ BATCH_BYTES = 64_000_000
 
 @dg.op(
     out={
-        "batches": dg.DynamicOut(ListedItems, description="At most 200 listed items of one account each."),
+        "batches": dg.DynamicOut(ListedItems, description="At most 250 listed items of one account each."),
         "listings": dg.Out(list[Listing], description="How far the listing of each account came."),
     },
     tags={"dagster/priority": "0"},
@@ -69,10 +70,10 @@ def fetch(
         listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
-        size = RATIONED_BATCH_SIZE if connector.rate_limits else BATCH_SIZE
         items = hold(context, postgres, account, list_account(account))
         for number in count():
             batch: list[ListedItem] = []
+            size = BATCH_SIZE if number else FIRST_BATCH_SIZE
             try:
                 # A listing that breaks off in the middle of a batch has still listed what came before.
                 for item in items:
@@ -100,7 +101,9 @@ def fetch(
                 break
         if problem:
             context.log.error(f"The listing of {account.label} broke off after {listed} items: {problem}")
-        listings.append(Listing(account.id, listed, is_complete, problem, error_class))
+        windows = plan_windows(connector, account, partition)
+        since, until = (windows[-1].start, windows[0].end) if windows else (None, None)
+        listings.append(Listing(account.id, listed, is_complete, problem, error_class, since, until))
     yield dg.Output(listings, "listings")
 
 

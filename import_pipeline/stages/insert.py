@@ -21,7 +21,6 @@ from import_pipeline.sql import query
 from import_pipeline.stages.run import Outcomes, database_time, hold, lineage, root_run_id
 from import_pipeline.stages.transform import next_attempt_at
 from import_pipeline.staging import StreamIOManager
-from import_pipeline.sync_jobs import refresh_sync_job
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +55,6 @@ def insert(
             del chunk  # before the next one is read
         # Last, so that a repetition of this step does not count what was settled before it once more.
         _advance_by_settled(conn, account, batch.batch.counts)
-        refresh_sync_job(conn, account, run_id)
     mapping_key = context.get_mapping_key()
     if mapping_key is not None:
         for staged_by in lineage(context):

@@ -1,8 +1,8 @@
 """The closing op, report: what the run did, per account; the only place where a run turns green or red.
 
 Moves the cursors, closes the `sync_jobs` rows and gives the leases back; then fails the run if an item it attempted
-failed or an account could not be worked on to its end. When a step broke, report does not run: `settle_run`, a failure
-hook, settles the rows instead.
+failed or an account could not be worked on to its end. When a step broke, report does not run: the sensor of
+`settling.py` closes the rows instead.
 """
 
 import logging
@@ -16,9 +16,9 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import ErrorClass
+from import_pipeline.errors import ADVICE, ErrorClass
 from import_pipeline.leases import release_lease
-from import_pipeline.ledger import list_failures
+from import_pipeline.ledger import count_imported_between, list_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import (
     Account,
@@ -29,13 +29,14 @@ from import_pipeline.records import (
     Listing,
 )
 from import_pipeline.sql import query
-from import_pipeline.stages.run import lineage, root_run_id
-from import_pipeline.staging import StreamIOManager
-from import_pipeline.sync_jobs import close_sync_job, settle_broken_run
+from import_pipeline.stages.run import root_run_id
+from import_pipeline.sync_jobs import close_sync_job
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
 
+RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
+"""Says of a run whether Dagster tries it again after a step failed; `jobs.py` turns it on for every import."""
 _SHOWN_FAILURES = 20
 
 
@@ -63,6 +64,7 @@ def report(
             summaries,
             moves_cursor=not context.has_partition_key,
             gives_up_after=connector.transcript_deadline if connector.partitioned else None,
+            warns_of_silence=not connector.options_are_personal,
         )
         metadata = describe(summary) | describe_failures(conn, summary)
     counts = summary.counts
@@ -72,6 +74,8 @@ def report(
                 f"{account.label}: {account.without_vault_entry} recordings have no vault entry yet; the next run "
                 "tries again. The ledger says why."
             )
+        if account.warning:
+            context.log.warning(f"{account.label}: {account.warning}")
     yield dg.AssetMaterialization(
         asset_key=["recordings", connector.source_app],
         description=sentence(counts),
@@ -82,6 +86,8 @@ def report(
     if counts.failed:
         problems.append(f"{counts.failed} failed; `import-pipeline failures` lists which and why")
     if problems:
+        # Trying again is for what broke on the way. This is the result: repeating the run at once would not change it.
+        context.instance.add_run_tags(context.run_id, {RETRY_TAG: "false"})
         raise dg.Failure(description="; ".join(problems), metadata=metadata, allow_retries=False)
     yield dg.Output(summary, metadata=metadata)
 
@@ -96,19 +102,25 @@ def close_accounts(
     *,
     moves_cursor: bool = True,
     gives_up_after: timedelta | None = None,
+    warns_of_silence: bool = True,
 ) -> ImportSummary:
     """Settle every account of a run and say what was done for it.
 
     The cursor of an account moves only when its listing was read to the end; by now everything in it is in the ledger.
     Such a listing reaches back to whatever is still open. What it does not bring any more, `gives_up_after` that long,
     is failed for good: else every run would reach back to it for ever.
+
+    With `warns_of_silence` an account that lists nothing at all, though calls of that very span were imported before,
+    says so: a right may have been taken away, and the source does not call that an error.
     """
     listing_of = {listing.account_id: listing for listing in listings}
     settled = []
     for account in accounts:
         own = [summary for summary in summaries if summary.account_id == account.id]
         counts = sum((summary.counts for summary in own), Counts())
-        problem, error_class = _problem_of(account, listing_of.get(account.id))
+        listing = listing_of.get(account.id)
+        problem, error_class = _problem_of(account, listing)
+        warning = _warn_of_silence(conn, account, listing) if warns_of_silence and problem is None else None
         without_vault_entry = sum(summary.without_vault_entry for summary in own)
         status = close_sync_job(
             conn,
@@ -118,6 +130,7 @@ def close_accounts(
             problem,
             without_vault_entry=without_vault_entry,
             error_class=error_class,
+            warning=warning,
         )
         release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
         if moves_cursor and problem is None and gives_up_after is not None:
@@ -139,6 +152,7 @@ def close_accounts(
                 without_vault_entry=without_vault_entry,
                 problem=problem,
                 error_class=error_class,
+                warning=warning,
             )
         )
     return ImportSummary(source_app, run_id, settled)
@@ -151,6 +165,19 @@ def _problem_of(account: Account, listing: Listing | None) -> tuple[str | None, 
     if listing is None:
         return "it was never listed", "bug"
     return listing.problem, listing.error_class
+
+
+def _warn_of_silence(conn: psycopg.Connection[Any], account: Account, listing: Listing | None) -> str | None:
+    if listing is None or listing.listed or not listing.complete:
+        return None
+    with acting_as(conn, account.user_id):
+        before = count_imported_between(conn, account, listing.since, listing.until)
+    if not before:
+        return None
+    return (
+        f"the source lists nothing any more, though {before} calls of this time were imported before; see whether the "
+        "credential may still read them"
+    )
 
 
 def _close_unlisted(conn: psycopg.Connection[Any], account: Account, gives_up_after: timedelta) -> None:
@@ -203,7 +230,8 @@ def describe(summary: ImportSummary) -> dict[str, Any]:
                         "already there": account.counts.skipped,
                         "waiting": account.counts.waiting,
                         "failed": account.counts.failed,
-                        "problem": account.problem or "",
+                        "problem": account.problem or account.warning or "",
+                        "what to do": ADVICE[account.error_class] if account.error_class else "",
                     }
                 )
                 for account in summary.accounts[:100]
@@ -231,22 +259,12 @@ def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> 
                         "item": row["location"] or row["title"] or row["external_id"],
                         "reason": row["error_message"] or "",
                         "class": row["error_class"] or "",
+                        "HTTP status": "" if row["http_status"] is None else str(row["http_status"]),
+                        "request id": row["request_id"] or "",
+                        "what to do": ADVICE.get(row["error_class"], ""),
                     }
                 )
                 for row in rows
             ]
         )
     }
-
-
-@dg.failure_hook(required_resource_keys={"postgres", "io_manager"})
-def settle_run(context: dg.HookContext) -> None:
-    """Close the `sync_jobs` rows of a run in which a step broke, so that nothing shows as running for ever."""
-    postgres: PostgresResource = context.resources.postgres
-    staging: StreamIOManager = context.resources.io_manager
-    accounts: list[Account] | None = None
-    for run_id in lineage(context):
-        accounts = accounts or staging.read_accounts(run_id)
-    if accounts:
-        with postgres.connection() as conn:
-            settle_broken_run(conn, accounts, root_run_id(context))

@@ -6,6 +6,7 @@ Not here: anything about items.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ from import_pipeline.http import HttpClient
 from import_pipeline.leases import LEASE_SECONDS, acquire_lease
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Stream
+
+_RETRY_SECONDS = 300.0
 
 ItemT = TypeVar("ItemT")
 
@@ -55,13 +58,26 @@ def lineage(context: dg.OpExecutionContext | dg.HookContext) -> Iterator[str]:
         run_id = run.parent_run_id if run else None
 
 
+def runs_of(instance: dg.DagsterInstance, run_id: str) -> list[dg.DagsterRun]:
+    """Return a root run and its re-executions, oldest first; nothing if the instance does not know it."""
+    root = instance.get_run_by_id(run_id)
+    if root is None:
+        return []
+    return [root, *reversed(instance.get_runs(filters=dg.RunsFilter(tags={"dagster/root_run_id": run_id})))]
+
+
 def is_run_over(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Say whether a root run and all its re-executions have ended for certain; of unknown runs nothing is certain."""
-    root = instance.get_run_by_id(run_id)
-    if root is None or not root.is_finished:
+    runs = runs_of(instance, run_id)
+    return bool(runs) and all(run.is_finished for run in runs) and not _is_tried_again(instance, runs[-1])
+
+
+def _is_tried_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Say whether Dagster is about to launch a retry of a run; if it does not do so soon, it will not any more."""
+    if run.tags.get("dagster/will_retry") != "true":
         return False
-    again = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/root_run_id": run_id}))
-    return all(run.is_finished for run in again)
+    record = instance.get_run_record_by_id(run.run_id)
+    return record is not None and time.time() - (record.end_time or 0) < _RETRY_SECONDS
 
 
 def hold(

@@ -21,6 +21,7 @@ from import_pipeline.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
     ErrorClass,
+    HttpError,
     IgnoredItemError,
     ImportPipelineError,
     ItemError,
@@ -132,6 +133,8 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
     except ItemError as error:
         error_class = error.error_class if error.error_class in _FIRST_PAUSE else "bug"
         failed = _fail(new, error_class, describe_problem(error), now)
+        if isinstance(error, HttpError):
+            failed = replace(failed, http_status=error.status, request_id=error.request_id)
         return replace(failed, retry_at=error.retry_at) if error.retry_at else failed
     except (SourceUnavailableError, DatabaseUnavailableError, ConfigurationError, psycopg.OperationalError):
         raise  # what is wrong is not the item

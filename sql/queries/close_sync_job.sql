@@ -8,7 +8,7 @@ set status = %(status)s,
     progress_total = %(listed)s,
     metadata = metadata || jsonb_build_object(
         'counts', %(counts)s::jsonb, 'without_vault_entry', %(without_vault_entry)s::integer,
-        'error_class', %(error_class)s::text
+        'error_class', %(error_class)s::text, 'warning', %(warning)s::text
     ),
     updated_at = now()
 where id = %(id)s and user_id = %(user_id)s

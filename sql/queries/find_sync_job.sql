@@ -1,4 +1,4 @@
 -- Returns how the row of an account's run stands, and how many items it has listed and skipped so far.
-select status, error, progress_total, skipped_count
+select status, progress_total, skipped_count
 from public.sync_jobs
 where id = %(id)s and user_id = %(user_id)s

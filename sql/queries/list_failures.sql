@@ -1,5 +1,7 @@
 -- Returns the failed items of one user, newest first, for people.
-select source_app, external_id, title, location, error_class, error_message, attempts, retry_at, run_id, updated_at
+select
+    source_app, external_id, title, location, error_class, error_message, http_status, request_id, attempts, retry_at,
+    run_id, updated_at
 from public.import_items
 where user_id = %(user_id)s
     and status = 'failed'

@@ -389,7 +389,7 @@ def test_no_function_with_its_owners_rights_can_be_misled_or_called_by_anybody(c
         " from pg_proc as p join pg_namespace as n on n.oid = pronamespace"
         " where prosecdef and nspname in ('public', 'auth', 'import_pipeline') order by 1"
     ).fetchall()
-    assert len(rows) == 6
+    assert len(rows) == 7
     for name, config, grantees in rows:
         assert config == ['search_path=""'], name
         expected = ["import_worker"]

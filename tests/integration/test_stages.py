@@ -39,6 +39,7 @@ from import_pipeline.leases import acquire_lease, this_process
 from import_pipeline.ledger import ledger_key, request_retry
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Counts, ImportSummary, ListedItem, NewItem, Ready
+from import_pipeline.settling import settle_ended_runs
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import CHUNK_CHARACTERS, CHUNK_ROWS, cut_chunks, write_outcomes
@@ -115,6 +116,11 @@ class World:
         with self.conn.cursor(row_factory=psycopg.rows.dict_row) as cursor:
             found = cursor.execute("select * from sync_jobs order by created_at").fetchall()
         return found
+
+    def settle(self) -> list[str]:
+        """Look for runs that ended without a report, as the sensor does."""
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            return settle_ended_runs(conn, self.instance)
 
     def due_now(self) -> None:
         """Let every pause be over."""
@@ -888,24 +894,27 @@ def test_a_source_that_is_down_breaks_its_batch_and_the_others_are_committed(wor
     """F85: nothing shows as running for ever, and the figures are those of the ledger."""
     ana = world.account("ana@example.com")
     source = Demo(calls(600))
-    source.is_down = {"call-300"}  # in the second of three batches, newest first
+    source.is_down = {"call-300"}  # in the second of four batches, newest first
     result = world.run(source)
     assert not result.success
     assert "503" in problem_of(result, "transform[0_00001]")
     assert "report" not in steps(result)
-    assert len(world.recordings()) == 400
+    assert len(world.recordings()) == 350
+    (job,) = world.jobs()
+    assert job["status"] == "processing"
+    assert world.settle() == [result.run_id]
     assert world.cursor(ana) is None
     (job,) = world.jobs()
     assert job["status"] == "failed"
     assert "broke off" in job["error"]
-    assert (job["progress_current"], job["progress_total"]) == (400, 600)
-    assert job["metadata"]["counts"]["inserted"] == 400
-    assert len(job["synced_ids"]) == 400
+    assert (job["progress_current"], job["progress_total"]) == (350, 600)
+    assert job["metadata"]["counts"]["inserted"] == 350
+    assert len(job["synced_ids"]) == 350
 
     source.is_down = set()
     source.asked.clear()
     assert world.run(source).success
-    assert len(source.asked) == 200
+    assert len(source.asked) == 250
     assert len(world.recordings()) == 600
 
 
@@ -921,6 +930,8 @@ def test_re_execution_from_failure_repeats_only_the_batch_that_broke(
         job = demo.reconstructable(world.job(source))
         with dg.execute_job(job, instance, raise_on_error=False) as first:
             assert not first.success
+        assert world.settle() == [first.run_id]
+        assert world.jobs()[0]["status"] == "failed"
         source.is_down = set()
         source.asked.clear()
         options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
@@ -929,7 +940,7 @@ def test_re_execution_from_failure_repeats_only_the_batch_that_broke(
             started = [event.step_key for event in second.all_events if event.event_type_value == "STEP_START"]
             assert started == ["transform[0_00001]", "insert[0_00001]", "report"]
             assert second.output_for_node("report").counts == Counts(listed=600, inserted=600)
-        assert len(source.asked) == 200
+        assert len(source.asked) == 250
         assert len(world.recordings()) == 600
         assert world.cursor(ana) is not None
         (row,) = world.jobs()
@@ -960,6 +971,7 @@ def test_an_insert_that_broke_is_repeated_without_counting_twice(
         with dg.execute_job(job, instance, raise_on_error=False) as first:
             assert not first.success
         assert len(world.recordings()) == 2
+        world.settle()
         assert world.jobs()[0]["metadata"]["counts"]["inserted"] == 2
         assert transcripts_staged(world) == ["transform[0_00000]"]
         world.do("drop function public.refuse() cascade")
