@@ -1,0 +1,101 @@
+"""What the tests of the UI share: one `import-pipeline dev` with a connected fake provider, and a browser.
+
+The browser is the system's Chromium. Every test leaves screenshots for a person to look at, in the folder that
+`UI_SCREENSHOTS` names, else in `screenshots/` of the checkout, which git ignores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import servers
+from commands import REPOSITORY, CommandLine
+from dev import Dev, running_dev
+from fakes import FathomServer, make_calls
+from fakes.fathom import API_KEY
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+EMAIL = "ana@example.com"
+CALLS = 24
+
+
+def find_chromium() -> str:
+    """Return where the system's Chromium is; nothing is skipped for want of it."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.fail("These tests need Chromium. Install it: apt-get install chromium.", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def fathom() -> Iterator[FathomServer]:
+    """Fathom with calls of the last four months."""
+    with FathomServer(calls=make_calls(CALLS, months=4)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def command_line(fathom: FathomServer) -> Iterator[CommandLine]:
+    """A library in which one person has connected Fathom."""
+    with servers.scratch_folder() as folder:
+        settings = fathom.environment | {
+            "IMPORT_PIPELINE_USER": EMAIL,
+            "IMPORT_PIPELINE_FATHOM_API_KEY": API_KEY,
+            "IMPORT_PIPELINE_FATHOM_RATE_LIMITS": "none",
+        }
+        command_line = CommandLine(folder / "home", settings)
+        assert command_line.run("connect", "fathom").code == 0
+        yield command_line
+
+
+@pytest.fixture(scope="session")
+def dev(command_line: CommandLine) -> Iterator[Dev]:
+    """The UI, started once for all tests."""
+    with running_dev(command_line) as dev:
+        yield dev
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Chromium refuses to run as root in its sandbox, and small containers have little shared memory.
+        chromium = playwright.chromium.launch(
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def context(browser: Browser, dev: Dev) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=dev.url, viewport={"width": 1440, "height": 900}, locale="en-GB")
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+class Camera:
+    """Takes screenshots of the page of one test."""
+
+    def __init__(self, page: Page, folder: Path) -> None:
+        self._page = page
+        self._folder = folder
+
+    def shoot(self, name: str) -> None:
+        """Write `name.png`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._page.screenshot(path=self._folder / f"{name}.png")
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+@pytest.fixture
+def camera(page: Page) -> Camera:
+    return Camera(page, Path(os.environ.get("UI_SCREENSHOTS") or REPOSITORY / "screenshots"))
