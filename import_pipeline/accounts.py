@@ -107,7 +107,7 @@ def activate_account(
     *,
     is_another: bool = False,
 ) -> bool:
-    """Note that an account was connected; what failed for its old credential is due again.
+    """Note that an account was connected: it is due at once, and with it what failed for its old credential.
 
     Args:
         conn: A connection.
@@ -126,6 +126,7 @@ def activate_account(
         cursor.execute(query("connect_account"), parameters | {"is_another": is_another})
         begins_anew: bool = cursor.fetchone()[0]  # type: ignore[index]
         cursor.execute(query("make_auth_failures_due"), {"user_id": user_id, "source_app": source_app})
+        cursor.execute(query("forget_poll"), {"account_id": account_id})
     return begins_anew
 
 

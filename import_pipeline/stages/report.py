@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
+from import_pipeline.due import settle_poll
 from import_pipeline.errors import ADVICE, ErrorClass
 from import_pipeline.leases import release_lease
 from import_pipeline.ledger import count_imported_between, list_failures
@@ -63,6 +64,7 @@ def report(
             listings,
             summaries,
             moves_cursor=not context.has_partition_key,
+            polling_interval=None if connector.options_are_personal else connector.polling_interval,
             gives_up_after=connector.transcript_deadline if connector.partitioned else None,
             warns_of_silence=not connector.options_are_personal,
         )
@@ -101,6 +103,7 @@ def close_accounts(
     summaries: Sequence[BatchSummary],
     *,
     moves_cursor: bool = True,
+    polling_interval: timedelta | None = None,
     gives_up_after: timedelta | None = None,
     warns_of_silence: bool = True,
 ) -> ImportSummary:
@@ -109,6 +112,9 @@ def close_accounts(
     The cursor of an account moves only when its listing was read to the end; by now everything in it is in the ledger.
     Such a listing reaches back to whatever is still open. What it does not bring any more, `gives_up_after` that long,
     is failed for good: else every run would reach back to it for ever.
+
+    With a `polling_interval` it is noted when the account is due again; None for a run of history, and where a person
+    says each time what to import.
 
     With `warns_of_silence` an account that lists nothing at all, though calls of that very span were imported before,
     says so: a right may have been taken away, and the source does not call that an error.
@@ -142,6 +148,8 @@ def close_accounts(
             account.opened_at if moves_cursor and problem is None else None,
             problem,
         )
+        if moves_cursor and polling_interval is not None:
+            settle_poll(conn, account, polling_interval, problem, error_class)
         settled.append(
             AccountSummary(
                 account_id=account.id,

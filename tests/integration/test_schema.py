@@ -360,7 +360,7 @@ def test_every_table_has_row_level_security_and_none_forces_it(conn: Connection)
         " join pg_namespace as n on n.oid = relnamespace"
         " where relkind in ('r', 'p') and nspname in ('public', 'auth', 'import_pipeline')"
     ).fetchall()
-    assert len(rows) == 14
+    assert len(rows) == 15
     assert [row for row in rows if row[1:] != (True, False)] == []
 
 
@@ -537,25 +537,6 @@ def test_accounts_are_found_for_users_or_for_all(conn: Connection, ana: User, be
         assert conn.execute(ask, [[ben.id]]).fetchall() == [row_of_ben]
         assert set(conn.execute(ask, [[ana.id, ben.id, uuid4()]])) == {row_of_ana, row_of_ben}
         assert conn.execute(ask, [[]]).fetchall() == []
-
-
-def test_accounts_are_due_unless_a_run_works_on_them(conn: Connection, ana: User, ben: User) -> None:
-    anas, bens = add_source(conn, ana), add_source(conn, ben)
-    cara = tenants.make_user(conn, "cara@example.com")
-    add_source(conn, cara, is_active=False)
-    lease = (
-        "insert into import_pipeline.leases (account_id, holder, holder_process, expires_at)"
-        " values (%s, 'run', 'process', now() + make_interval(secs => %s))"
-    )
-    conn.execute(lease, [anas, 60])
-    conn.execute(lease, [bens, -60])
-    add_item(conn, ben, "call-1", "waiting", retry_at="2030-01-02T00:00:00Z")
-    add_item(conn, ben, "call-2", "waiting", retry_at="2030-01-01T00:00:00Z")
-    add_item(conn, ben, "call-3", "failed", retry_at="2029-01-01T00:00:00Z")
-    with tenants.as_role(conn, "import_worker"):
-        assert conn.execute(
-            "select id, next_retry_at = '2030-01-01T00:00:00Z' from import_pipeline.due_accounts('zoom')"
-        ).fetchall() == [(bens, True)]
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])

@@ -1,0 +1,173 @@
+"""Which accounts are due for a run, asking for one, and noting what came of it: the table `import_pipeline.polls`.
+
+An account is due when its source's interval has passed since its last good run, when an item of it that waits or failed
+is to be tried again, or when it was connected just now. Whoever asks for runs notes it here first, so that a run that
+fails, crashes or never starts is asked for again after a pause that grows. Times are the database's. No Dagster here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from import_pipeline.errors import ErrorClass
+from import_pipeline.records import Account
+from import_pipeline.settings import number_setting
+from import_pipeline.sql import query
+from import_pipeline.tenancy import acting_as
+
+FIRST_PAUSE = timedelta(minutes=5)
+"""How long after asking for a run it is asked for again, if nothing came of it; it doubles every time."""
+LONGEST_PAUSE = timedelta(hours=6)
+AUTH_PAUSE = timedelta(days=1)
+"""How long an account is left alone at least that only a person can connect again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueAccount:
+    """An account to ask a run for.
+
+    Args:
+        id: The account.
+        user_id: Its owner.
+        attempts: Runs that were asked for since the last one that went well.
+        is_unanswered: Whether the last of them never came to its end.
+    """
+
+    id: UUID
+    user_id: UUID
+    attempts: int = 0
+    is_unanswered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run that is asked for: `key` is never used twice, not even for the same accounts."""
+
+    key: str
+    user_ids: list[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class DueCounts:
+    """How the active accounts of a source stand: all, in work, due, and when the next of the others will be."""
+
+    accounts: int
+    busy: int
+    due: int
+    next_at: datetime | None
+
+
+def accounts_per_run() -> int:
+    """Return how many accounts one run works on at most."""
+    return int(number_setting("IMPORT_PIPELINE_ACCOUNTS_PER_RUN", 10, at_least=1))
+
+
+def request_runs(
+    conn: psycopg.Connection[Any],
+    source_app: str,
+    busy: Iterable[UUID],
+    *,
+    most: int,
+    slack: timedelta = timedelta(0),
+) -> tuple[list[Request], DueCounts]:
+    """Ask for runs of the accounts that are due, longest due first, and note that they were asked for.
+
+    Two that ask at once get different accounts.
+
+    Args:
+        conn: An idle connection.
+        source_app: The source.
+        busy: Users for whom a run is queued or under way.
+        most: How many runs to ask for at most; with 0 this only counts.
+        slack: What will be due within this time counts as due.
+
+    Returns:
+        At most `most` requests of at most `accounts_per_run` accounts each, and how the accounts stood before.
+    """
+    size = accounts_per_run()
+    parameters = {
+        "source_app": source_app,
+        "busy": list(busy),
+        "slack_seconds": slack.total_seconds(),
+        "limit": most * size,
+    }
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"import_pipeline.polls/{source_app}",)
+        )
+        rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
+        counts = DueCounts(*rows[0][:4])
+        groups = group_accounts([DueAccount(*row[4:]) for row in rows if row[4]], size)[:most]
+        if not groups:
+            return [], counts
+        cursor.execute(
+            query("request_polls"), {"account_ids": [account.id for group in groups for account in group]} | _PAUSES
+        )
+        (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
+    return [Request(_key(source_app, now, group), [account.user_id for account in group]) for group in groups], counts
+
+
+def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAccount]]:
+    """Put accounts into groups of at most `size`, keeping their order: each group begins with its longest due one.
+
+    Those that had a problem stay among themselves, so that the runs of the others are green. Those whose run broke off
+    come in groups that halve every time, until the one that breaks it is alone.
+    """
+    groups: list[list[DueAccount]] = []
+    open_groups: dict[tuple[int, bool], list[DueAccount]] = {}
+    for account in accounts:
+        largest = max(1, size >> account.attempts) if account.is_unanswered else size
+        kind = (largest, account.attempts > 0)
+        group = open_groups.get(kind)
+        if group is None or len(group) == largest:
+            group = open_groups[kind] = []
+            groups.append(group)
+        group.append(account)
+    return groups
+
+
+def settle_poll(
+    conn: psycopg.Connection[Any],
+    account: Account,
+    interval: timedelta,
+    problem: str | None,
+    error_class: ErrorClass | None,
+) -> None:
+    """Note how a run of an account ended, and with it when the account is due again.
+
+    Args:
+        conn: A connection.
+        account: The account as the run opened it.
+        interval: How often its source is asked for something new.
+        problem: What kept the account from being worked on to its end; None: nothing.
+        error_class: The class of the problem; None means that another run has the account, which will tell.
+    """
+    name: str
+    parameters: dict[str, Any] = {"account_id": account.id}
+    if problem is None:
+        name = "settle_poll"
+        parameters |= {"opened_at": account.opened_at, "interval_seconds": interval.total_seconds()}
+    elif error_class is not None:
+        name = "postpone_poll"
+        shortest = AUTH_PAUSE if error_class == "auth" else FIRST_PAUSE
+        parameters |= {"shortest_pause": shortest.total_seconds()} | _PAUSES
+    else:
+        return
+    with acting_as(conn, account.user_id):
+        conn.execute(query(name), parameters)
+
+
+def _key(source_app: str, now: datetime, group: Sequence[DueAccount]) -> str:
+    asked = ",".join(f"{account.id}:{account.attempts + 1}" for account in group)
+    return f"{source_app}/{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}/{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+
+_PAUSES = {"first_pause": FIRST_PAUSE.total_seconds(), "longest_pause": LONGEST_PAUSE.total_seconds()}
