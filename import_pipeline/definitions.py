@@ -12,6 +12,7 @@ from import_pipeline.assets import build_import_counts, recordings_asset
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.retention import build_clean_up
 from import_pipeline.settling import settle_runs
 from import_pipeline.staging import StreamIOManager
 
@@ -32,13 +33,16 @@ def build_defs(
     connectors = discover_connectors() if connectors is None else connectors
     postgres = postgres or PostgresResource()
     io_manager = io_manager or StreamIOManager()
+    clean_up, clean_up_every_night = build_clean_up(io_manager)
     return dg.Definitions(
         jobs=[
             *(build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()),
             migrate,
+            clean_up,
         ],
-        assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
+        schedules=[clean_up_every_night],
         sensors=[settle_runs],
+        assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
         resources={"postgres": postgres},
     )
 

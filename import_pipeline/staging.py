@@ -39,6 +39,9 @@ from import_pipeline.records import (
     Waiting,
 )
 
+STAGED_FOR = timedelta(days=3)
+"""How long what a broken run staged is kept for a re-execution."""
+
 _STREAM, _VALUE = b"stream\n", b"value\n"
 _batch = TypeAdapter(Batch)
 _item: TypeAdapter[Any] = TypeAdapter(
@@ -130,7 +133,13 @@ def remove_old(base: str, older_than: timedelta) -> int:
     if "://" in base or not folder.is_dir():
         return 0
     limit = time.time() - older_than.total_seconds()
-    old = [run for run in folder.iterdir() if run.is_dir() and _last_write(run) < limit]
+    old = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # another process removes old ones too
+                # A run's folder is as old as its last step at least, so for most runs one look is enough.
+                if entry.is_dir() and entry.stat().st_mtime < limit and _last_write(Path(entry)) < limit:
+                    old.append(entry)
     for run in old:
         shutil.rmtree(run, ignore_errors=True)
     return len(old)

@@ -34,7 +34,7 @@ from import_pipeline.ledger import list_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import JsonObject
 from import_pipeline.sql import query
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.staging import STAGED_FOR, StreamIOManager, remove_old
 from import_pipeline.sync_jobs import settle_broken_run
 from import_pipeline.tenancy import acting_as
 
@@ -86,6 +86,7 @@ def run_import(
     prepare_instance(database)
     run_id = str(uuid4())
     staging = StreamIOManager()
+    remove_old(staging.resolve_base(), STAGED_FOR)  # the nightly `clean_up` needs a daemon, which not everybody runs
     job = build_import_job(connector, postgres=PostgresResource(), io_manager=staging)
     config = {
         "ops": {"connect": {"config": {"users": [str(user_id)], "options": options, "full": full}}},

@@ -6,7 +6,6 @@ on holds references only, no secret.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -26,12 +25,9 @@ from import_pipeline.records import Account, JsonObject
 from import_pipeline.sql import query
 from import_pipeline.stages.run import database_time, is_run_over, root_run_id
 from import_pipeline.stages.transform import describe_problem
-from import_pipeline.staging import StreamIOManager, remove_old
+from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs
 from import_pipeline.tenancy import acting_as
-
-STAGED_FOR = timedelta(days=3)
-"""How long what a broken run staged is kept for a re-execution."""
 
 
 class ConnectConfig(dg.Config):
@@ -59,7 +55,6 @@ def connect(
     io_manager: dg.ResourceParam[StreamIOManager],
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
-    remove_old(io_manager.resolve_base(), STAGED_FOR)
     with postgres.connection() as conn:
         accounts = open_accounts(
             conn,

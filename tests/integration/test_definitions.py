@@ -40,7 +40,7 @@ def test_the_workspace_loads_as_the_server_loads_it(tmp_path: Path) -> None:
 def test_every_connector_has_a_job_and_an_asset_and_nothing_else_came_along() -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     sources = ("fathom", "file-upload", "youtube", "zoom")
-    assert jobs == {"migrate", *(f"import_{source.replace('-', '_')}" for source in sources)}
+    assert jobs == {"migrate", "clean_up", *(f"import_{source.replace('-', '_')}" for source in sources)}
     assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     assert assets == {"import_counts", *(f"recordings/{source}" for source in sources)}
 
