@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from import_pipeline.alerts import alert_on_failure
 from import_pipeline.assets import build_import_counts, recordings_asset
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.jobs import build_import_job, migrate
@@ -41,7 +42,7 @@ def build_defs(
             clean_up,
         ],
         schedules=[clean_up_every_night],
-        sensors=[settle_runs],
+        sensors=[settle_runs, alert_on_failure],
         assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
         resources={"postgres": postgres},
     )
