@@ -1,64 +1,280 @@
-"""The assets: `recordings/<source>`, which the jobs materialise, and `import_counts`.
+"""The assets: `recordings/<source>`, which the jobs materialise, and `import_counts` and `import_health`.
 
-Derived from the connectors. The recordings themselves live in Postgres; an asset only says what happened to them.
+Derived from the connectors. These two say how things are, and refresh by themselves after imports. Their figures come
+from `figures.py`; here is how the UI shows them.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from import_pipeline.accounts import find_accounts
+from import_pipeline.charts import draw_months
 from import_pipeline.connectors.base import Connector
-from import_pipeline.ledger import count_recordings
+from import_pipeline.figures import (
+    Difference,
+    Health,
+    ImportCounts,
+    name_users,
+    read_health,
+    read_import_counts,
+    read_months,
+)
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tables import MOST_ROWS, show_time, to_markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_GROUP = "recordings"
+_MONTHS = 24
+
+
+def build_assets(connectors: Iterable[Connector]) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Return all assets of these sources."""
+    known = list(connectors)
+    return [*(recordings_asset(each) for each in known), build_import_counts(known), build_import_health(known)]
+
+
+def recordings_key(connector: Connector) -> dg.AssetKey:
+    """Return the key of the asset that stands for a source's recordings."""
+    return dg.AssetKey(["recordings", connector.source_app])
 
 
 def recordings_asset(connector: Connector) -> dg.AssetSpec:
     """Return the asset that stands for a source's recordings; `report` materialises it."""
     return dg.AssetSpec(
-        ["recordings", connector.source_app],
+        recordings_key(connector),
         description=f"Recordings imported from {connector.title}. {connector.description}",
-        group_name="recordings",
+        group_name=_GROUP,
         kinds={"postgres"},
         metadata={"documentation": dg.MetadataValue.url(connector.documentation_url)},
     )
 
 
+def refresh_condition(every: str) -> dg.AutomationCondition[Any]:
+    """Return when to look again: after imports, at most once in each span of a cron schedule, and else once an hour.
+
+    Each refresh is a run with its events, so one after every import would fill the event log.
+    """
+    condition = dg.AutomationCondition
+    has_imports = condition.any_deps_match(~condition.missing())
+    # What is late or overdue becomes so without any import.
+    hour_passed = condition.cron_tick_passed("0 * * * *") & has_imports
+    # Imports that were made before the daemon was ever started.
+    never_looked = (condition.missing() & has_imports).newly_true()
+    has_news = (condition.any_deps_updated() | hour_passed | never_looked).since(condition.newly_requested())
+    looked_just_now = condition.newly_requested().since(condition.cron_tick_passed(every))
+    return (has_news & ~looked_just_now & ~condition.in_progress()).with_label("news since the last look")
+
+
+EVERY_FIVE_MINUTES = "*/5 * * * *"
+
+
+def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that refreshes counts, health and checks by themselves."""
+    return dg.AutomationConditionSensorDefinition(
+        "refresh_assets",
+        target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="After imports, and once an hour, refreshes import_counts and import_health and runs the checks.",
+    )
+
+
 def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
-    """Return the asset `import_counts`: recordings by user and source, as `get_import_counts` says."""
-    known = list(connectors)
+    """Return the asset `import_counts`: recordings by user and source, as `get_import_counts` tells."""
+    titles = {connector.source_app: connector.title for connector in connectors}
 
     @dg.asset(
         name="import_counts",
-        deps=[["recordings", connector.source_app] for connector in known],
-        group_name="recordings",
+        deps=[["recordings", source_app] for source_app in titles],
+        group_name=_GROUP,
         kinds={"postgres", "pandas"},
         description="How many calls of which source each user has.",
+        automation_condition=refresh_condition(EVERY_FIVE_MINUTES),
+        check_specs=[
+            dg.AssetCheckSpec(
+                "counts_match",
+                asset="import_counts",
+                description="What get_import_counts tells each user equals a plain count of the rows.",
+            )
+        ],
     )
-    def import_counts(postgres: PostgresResource) -> dg.MaterializeResult[None]:
-        import pandas as pd  # slow to import, and needed only when this asset is made
-
-        rows = []
+    def import_counts(postgres: PostgresResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with postgres.connection() as conn:
-            users = {
-                account.user_id: account.label
-                for connector in known
-                for account in find_accounts(conn, connector.source_app, None)
-            }
-            for user_id, label in sorted(users.items(), key=lambda user: user[1]):
-                with acting_as(conn, user_id):
-                    rows += [
-                        {"user": label, "source": source, "recordings": count}
-                        for source, count in count_recordings(conn, user_id).items()
-                    ]
-        frame = pd.DataFrame(rows, columns=["user", "source", "recordings"])
-        table = frame.pivot_table(index="user", columns="source", values="recordings", fill_value=0, aggfunc="sum")
+            counts = read_import_counts(conn)
+            months, undated = read_months(conn, _first_month(datetime.now(UTC)))
+            ranked = counts.frame.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
+            shown = {*ranked, *(each.user_id for each in counts.differences[:MOST_ROWS])}
+            names = name_users(conn, list(shown))
+        table = counts.frame.loc[ranked].rename(index=names)
         return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": int(frame["recordings"].sum()),
-                "counts": dg.MetadataValue.md(table.to_markdown() if rows else "No recordings yet."),
-            }
+            metadata=_describe_counts(counts, table, titles)
+            | {"recordings per month": _describe_months(months, undated, titles)},
+            check_results=[_check_counts(counts.differences, names)],
         )
 
     return import_counts
+
+
+def build_import_health(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
+    """Return the asset `import_health`: how each account is."""
+    known = {connector.source_app: connector for connector in connectors}
+
+    @dg.asset(
+        name="import_health",
+        deps=[["recordings", source_app] for source_app in known],
+        group_name=_GROUP,
+        kinds={"postgres"},
+        description="How each account is: last success, what is new, waiting or failed and why, and the next sync.",
+        automation_condition=refresh_condition(EVERY_FIVE_MINUTES),
+    )
+    def import_health(postgres: PostgresResource) -> dg.MaterializeResult[None]:
+        with postgres.connection() as conn:
+            health = read_health(conn, MOST_ROWS)
+        return dg.MaterializeResult(metadata=_describe_health(health, known, datetime.now(UTC)))
+
+    return import_health
+
+
+# --- import_counts ------------------------------------------------------------------------------------------------
+
+
+def _first_month(now: datetime) -> datetime:
+    months = now.year * 12 + now.month - 1 - (_MONTHS - 1)
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+
+
+def _describe_counts(counts: ImportCounts, table: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
+    totals = counts.frame.sum()
+    users = len(counts.frame)
+    metadata: dict[str, Any] = {"dagster/row_count": int(totals.sum()), "users": users}
+    # Numbers by themselves, because the UI draws them over time.
+    metadata |= {str(name): int(number) for name, number in totals.rename(titles).items()}
+    if not users:
+        return metadata | {"counts": dg.MetadataValue.text("No recordings yet.")}
+    table = table.assign(all=table.sum(axis=1))
+    rows = [(user, *numbers) for user, *numbers in table.itertuples(name=None)]
+    if users > len(table):
+        rest = totals.tolist()
+        rest = [*rest, sum(rest)]
+        shown = table.sum().tolist()
+        left = [total - part for total, part in zip(rest, shown, strict=True)]
+        rows.append((f"{users - len(table)} other users", *left))
+    rows.append(("all users", *totals.tolist(), int(totals.sum())))
+    headings = ["User", *counts.frame.rename(columns=titles).columns, "All"]
+    return metadata | {"counts": dg.MetadataValue.md(to_markdown(headings, rows))}
+
+
+def _describe_months(frame: pd.DataFrame, undated: int, titles: dict[str, str]) -> dg.MetadataValue[Any]:
+    if frame.empty:
+        none = "No recordings yet." if not undated else f"No recordings of the last {_MONTHS} months."
+        return dg.MetadataValue.text(none)
+    title = "Recordings per month and source"
+    if undated:
+        title += f" (and {undated} that are older or have no date)"
+    renamed = frame.rename(columns=titles)
+    return dg.MetadataValue.md(draw_months(renamed, title))
+
+
+def _check_counts(differences: Sequence[Difference], names: dict[Any, str]) -> dg.AssetCheckResult:
+    if not differences:
+        return dg.AssetCheckResult(check_name="counts_match", passed=True, description="All counts are equal.")
+    rows = [
+        (names[each.user_id], each.source_app, _or_none(each.told), _or_none(each.plain))
+        for each in differences[:MOST_ROWS]
+    ]
+    return dg.AssetCheckResult(
+        check_name="counts_match",
+        passed=False,
+        description=f"Counts that differ: {len(differences)}. The function public.get_import_counts was changed, or "
+        "sees other rows than there are. `import-pipeline migrate --check` says whether it was changed by hand.",
+        metadata={
+            "differences": dg.MetadataValue.md(to_markdown(["User", "Source", "Function", "Rows"], rows)),
+        },
+    )
+
+
+def _or_none(number: int | None) -> str:
+    return "none" if number is None else str(number)
+
+
+# --- import_health ------------------------------------------------------------------------------------------------
+
+
+def _describe_health(health: Health, known: dict[str, Connector], now: datetime) -> dict[str, Any]:
+    titles = {source: connector.title for source, connector in known.items()}
+    sources = health.sources
+    metadata: dict[str, Any] = {
+        name: sum(int(source[column]) for source in sources)
+        for name, column in (
+            ("accounts", "accounts"),
+            ("accounts with a problem", "with_problem"),
+            ("new in 24 hours", "new_since_yesterday"),
+            ("waiting", "waiting"),
+            ("failed", "failed"),
+        )
+    }
+    if not sources:
+        return metadata | {"sources": dg.MetadataValue.text("No source is connected yet.")}
+    metadata["sources"] = dg.MetadataValue.md(
+        to_markdown(
+            ["Source", "Accounts", "With a problem", "Last success", "New in 24 h", "Imported", "Waiting", "Failed"],
+            [
+                (
+                    titles.get(source["source_app"], source["source_app"]),
+                    source["accounts"],
+                    source["with_problem"],
+                    show_time(source["last_sync_at"]),
+                    source["new_since_yesterday"],
+                    source["imported"],
+                    source["waiting"],
+                    source["failed"],
+                )
+                for source in sources
+            ],
+        )
+    )
+    total = metadata["accounts"]
+    metadata["account list"] = dg.MetadataValue.md(
+        to_markdown(
+            ["Account", "Source", "Last success", "New in 24 h", "Waiting", "Failed", "Problem", "Next sync"],
+            [
+                (
+                    row["label"],
+                    titles.get(row["source_app"], row["source_app"]),
+                    show_time(row["last_sync_at"]),
+                    row["new_since_yesterday"],
+                    row["waiting"],
+                    row["failed"],
+                    describe_account_problem(row, known.get(row["source_app"])),
+                    _describe_next_sync(row, known.get(row["source_app"]), now),
+                )
+                for row in health.accounts
+            ],
+        )
+        + (f"\n\nThe first {len(health.accounts)} of {total} accounts, problems first." if total > MOST_ROWS else "")
+    )
+    return metadata
+
+
+def describe_account_problem(row: dict[str, Any], connector: Connector | None) -> str:
+    """Say what is wrong with an account of `import_pipeline.account_health`, or nothing."""
+    if connector is not None and connector.authenticates_by and not row["has_credential"]:
+        return f"not connected; `import-pipeline connect {connector.source_app}` connects it"
+    return str(row["error_message"] or row["last_run_error"] or "")
+
+
+def _describe_next_sync(row: dict[str, Any], connector: Connector | None, now: datetime) -> str:
+    if connector is None or connector.options_are_personal:
+        return ""
+    if not row["is_active"]:
+        return "switched off"
+    if connector.authenticates_by and not row["has_credential"]:
+        return "once it is connected"
+    next_sync_at = row["next_sync_at"]
+    return "due now" if next_sync_at is None or next_sync_at <= now else show_time(next_sync_at)

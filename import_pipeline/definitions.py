@@ -9,10 +9,12 @@ from collections.abc import Mapping
 import dagster as dg
 
 from import_pipeline.alerts import alert_on_failure
-from import_pipeline.assets import build_import_counts, recordings_asset
+from import_pipeline.asset_checks import build_checks
+from import_pipeline.assets import build_assets, build_refresh_sensor
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.repairs import build_repair_job
 from import_pipeline.retention import build_clean_up
 from import_pipeline.settling import settle_runs
 from import_pipeline.staging import StreamIOManager
@@ -40,11 +42,14 @@ def build_defs(
             *(build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()),
             migrate,
             clean_up,
+            build_repair_job(connectors.values()),
         ],
         schedules=[clean_up_every_night],
-        sensors=[settle_runs, alert_on_failure],
-        assets=[*(recordings_asset(each) for each in connectors.values()), build_import_counts(connectors.values())],
+        sensors=[settle_runs, alert_on_failure, build_refresh_sensor()],
+        assets=build_assets(connectors.values()),
+        asset_checks=[build_checks(connectors.values())],
         resources={"postgres": postgres},
+        executor=dg.in_process_executor,  # of the runs that refresh assets: a process per step costs seconds each
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from import_pipeline.cli.session import json_option, open_session, user_option
 from import_pipeline.errors import ADVICE
 
 _STATUS_HEADINGS = (
-    *("Source", "Account", "Connected", "Last complete run"),
+    *("Source", "Account", "Connected", "Last complete run", "Next sync"),
     *("Imported", "Waiting", "Failed", "Ignored", "Last run", "Problem"),
 )
 
@@ -51,6 +52,8 @@ def status(user: str | None, as_json: bool) -> None:
         connector = connectors.get(row["source_app"])
         has_credential = row.pop("has_credential")
         row["is_connected"] = has_credential if connector and connector.authenticates_by else None
+        if connector is None or connector.options_are_personal or row["is_connected"] is False:
+            row["next_sync_at"] = None  # nothing but a person brings it about
     if as_json:
         print_json(rows)
         return
@@ -65,6 +68,7 @@ def status(user: str | None, as_json: bool) -> None:
                 row["account_email"],
                 {True: "yes", False: "no", None: ""}[row["is_connected"]],
                 show_time(row["last_sync_at"]),
+                _describe_next_sync(row["next_sync_at"]),
                 row["imported"],
                 row["waiting"],
                 row["failed"],
@@ -175,6 +179,12 @@ def sources(as_json: bool) -> None:
             for row in rows
         ],
     )
+
+
+def _describe_next_sync(at: datetime | None) -> str:
+    if at is None:
+        return ""
+    return "due" if at <= datetime.now(UTC) else show_time(at)
 
 
 def _describe_last_run(row: dict[str, Any]) -> str:

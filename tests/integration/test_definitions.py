@@ -40,9 +40,14 @@ def test_the_workspace_loads_as_the_server_loads_it(tmp_path: Path) -> None:
 def test_every_connector_has_a_job_and_an_asset_and_nothing_else_came_along() -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     sources = ("fathom", "file-upload", "youtube", "zoom")
-    assert jobs == {"migrate", "clean_up", *(f"import_{source.replace('-', '_')}" for source in sources)}
+    assert jobs == {
+        "migrate",
+        "clean_up",
+        "repair_vault_entries",
+        *(f"import_{each.replace('-', '_')}" for each in sources),
+    }
     assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-    assert assets == {"import_counts", *(f"recordings/{source}" for source in sources)}
+    assert assets == {"import_counts", "import_health", *(f"recordings/{source}" for source in sources)}
 
 
 def test_the_graph_is_the_five_stages_in_order_and_the_report() -> None:
@@ -127,25 +132,3 @@ def test_the_migrate_job_does_what_the_command_does(empty_database_url: str, mon
         assert applied
         assert job.execute_in_process(instance=instance).output_for_node("apply_migrations") == []
         assert job.execute_in_process(check, instance=instance).success
-
-
-def test_import_counts_shows_users_and_sources(
-    database_url: str, conn: psycopg.Connection[Any], make_user: Any, tmp_path: Path
-) -> None:
-    from import_pipeline import ConnectorRecord, run_pipeline
-
-    for email in ("ana@example.com", "ben@example.com"):
-        user = make_user(conn, email)
-        conn.execute("insert into public.import_sources (user_id, source_app) values (%s, 'file-upload')", [user.id])
-        conn.commit()
-        record = ConnectorRecord("one", "file-upload", "One", "Dana: hello", "2026-03-02T10:00:00Z")
-        assert run_pipeline(conn, user.id, record).success
-        conn.commit()
-    job = build_defs(postgres=PostgresResource(url=database_url)).resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("import_counts")])
-    (materialization,) = result.asset_materializations_for_node("import_counts")
-    table = materialization.metadata["counts"].value
-    assert "ana@example.com" in table
-    assert "ben@example.com" in table
-    assert materialization.metadata["dagster/row_count"].value == 2

@@ -177,6 +177,8 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
     assert added == [
         "column public.sync_jobs.skipped_count",
         "index public.recordings_import_key",
+        "index public.sync_jobs_account_idx",
+        "index public.sync_jobs_processing_idx",
         'policy Import worker adds only the claimed user\'s recordings',
         'policy Import worker adds only to the claimed user\'s banks',
         "policy Import worker adds recordings",

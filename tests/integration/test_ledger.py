@@ -13,6 +13,7 @@ import pytest
 import tenants
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from import_pipeline import ConnectorRecord, insert_recording
 from import_pipeline.accounts import ensure_account, move_cursor
@@ -310,6 +311,35 @@ def test_an_account_without_items_is_summarised_with_zeros(conn: Connection, acc
     with acting_as(conn, account.user_id):
         (row,) = summarise_accounts(conn, account.user_id)
     assert [row[status] for status in ("imported", "waiting", "failed", "ignored")] == [0] * 4
+
+
+def test_the_summary_tells_the_last_run_and_the_next_one(conn: Connection, account: Account) -> None:
+    def next_sync() -> Any:
+        with acting_as(conn, account.user_id):
+            (row,) = summarise_accounts(conn, account.user_id)
+        assert row["last_run_status"] == "failed"
+        return row["next_sync_at"]
+
+    metadata = Jsonb({"account_id": str(account.id)})
+    for days, status in ((3, "completed"), (1, "failed"), (2, "cancelled")):
+        conn.execute(
+            "insert into sync_jobs (user_id, status, metadata, created_at)"
+            " values (%s, %s, %s, now() - make_interval(days => %s))",
+            [account.user_id, status, metadata, days],
+        )
+    conn.execute("insert into sync_jobs (user_id, status) values (%s, 'processing')", [account.user_id])
+    assert next_sync() <= datetime.now(UTC), "an account that was never polled is due"
+    conn.execute("insert into import_pipeline.polls (account_id, due_at) values (%s, %s)", [account.id, LATER])
+    assert next_sync() == LATER
+    with acting_as(conn, account.user_id):
+        record_outcomes(conn, account, "run-1", [waiting("b")])
+    sooner = LATER - timedelta(days=2)
+    conn.execute("update import_items set retry_at = %s", [sooner])
+    assert next_sync() == sooner
+    conn.execute("update import_pipeline.polls set not_before = %s", [LATER + timedelta(days=1)])
+    assert next_sync() == LATER + timedelta(days=1)
+    conn.execute("update import_sources set is_active = false")
+    assert next_sync() is None
 
 
 def test_the_figures_of_two_users_are_kept_apart(conn: Connection, mixed: Account) -> None:

@@ -389,7 +389,7 @@ def test_no_function_with_its_owners_rights_can_be_misled_or_called_by_anybody(c
         " from pg_proc as p join pg_namespace as n on n.oid = pronamespace"
         " where prosecdef and nspname in ('public', 'auth', 'import_pipeline') order by 1"
     ).fetchall()
-    assert len(rows) == 7
+    assert len(rows) == 10
     for name, config, grantees in rows:
         assert config == ['search_path=""'], name
         expected = ["import_worker"]
@@ -541,7 +541,11 @@ def test_accounts_are_found_for_users_or_for_all(conn: Connection, ana: User, be
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
 @pytest.mark.parametrize(
-    "call", ["find_user('ana@example.com')", "find_accounts('zoom', null)", "due_accounts('zoom')"]
+    "call",
+    [
+        *("find_user('ana@example.com')", "find_accounts('zoom', null)", "due_accounts('zoom')"),
+        *("account_health(null, null)", "overdue_items('zoom', now(), 1)", "name_users('{}')"),
+    ],
 )
 def test_nobody_but_the_importer_finds_users_and_accounts(conn: Connection, ana: User, role: str, call: str) -> None:
     with tenants.as_user(conn, ana.id, role), pytest.raises(errors.InsufficientPrivilege), conn.transaction():

@@ -1,0 +1,125 @@
+"""Figures about everybody: recordings by user and source, by month and source, and how the accounts are.
+
+The assets and their checks show them. Read across all users, in nobody's name; no Dagster, and nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from import_pipeline.sql import query
+from import_pipeline.tenancy import acting_as
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Connection = psycopg.Connection[Any]
+
+NO_SOURCE = "no source"
+"""The column of recordings that name no source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A user and source of which `get_import_counts` tells another number than a plain count; None: no row."""
+
+    user_id: UUID
+    source_app: str
+    told: int | None
+    plain: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """How many recordings of which source each user has, as `get_import_counts` tells.
+
+    Args:
+        frame: Users × sources, whole numbers; the index holds user ids, the columns identifiers of sources.
+        differences: Where a plain count of the rows comes to another number.
+    """
+
+    frame: pd.DataFrame
+    differences: list[Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the accounts are.
+
+    Args:
+        sources: One row of figures per source.
+        accounts: Columns of `import_pipeline.account_health`; those with problems first, bounded.
+    """
+
+    sources: list[dict[str, Any]]
+    accounts: list[dict[str, Any]]
+
+
+def read_import_counts(conn: _Connection) -> ImportCounts:
+    """Count the recordings of all users, twice: through `get_import_counts`, and plainly."""
+    import pandas as pd  # slow to import, and needed only here
+
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query("count_recordings_of_everybody")).fetchall()
+    rows = [(user_id, source_app or NO_SOURCE, told, plain) for user_id, source_app, told, plain in rows]
+    counted = pd.DataFrame([row[:3] for row in rows], columns=["user", "source", "recordings"])
+    frame = counted.fillna({"recordings": 0}).pivot_table(
+        index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0
+    )
+    differences = [Difference(*row) for row in rows if row[2] != row[3]]
+    return ImportCounts(frame.astype("int64"), differences)
+
+
+def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:
+    """Count recordings by month and source.
+
+    Args:
+        conn: An idle connection.
+        since: The beginning of the first month, aware.
+
+    Returns:
+        Months ('YYYY-MM', ascending, without gaps) × sources, whole numbers; and how many recordings are older or have
+        no time.
+    """
+    import pandas as pd
+
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query("count_recordings_by_month"), {"since": since}).fetchall()
+    others = sum(number for _, month, number in rows if month is None)
+    dated = [(source_app or NO_SOURCE, month, number) for source_app, month, number in rows if month is not None]
+    counted = pd.DataFrame(dated, columns=["source", "month", "recordings"])
+    frame = counted.pivot_table(index="month", columns="source", values="recordings", aggfunc="sum", fill_value=0)
+    if dated:
+        first, last = min(month for _, month, _ in dated), max(month for _, month, _ in dated)
+        months = pd.period_range(first, last, freq="M").strftime("%Y-%m")
+        frame = frame.reindex(months, fill_value=0)
+    return frame.astype("int64"), others
+
+
+def read_health(conn: _Connection, limit: int) -> Health:
+    """Say how all accounts are: figures per source, and at most `limit` accounts, those with problems first."""
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        sources, accounts = cursor.execute(query("describe_health"), {"limit": limit}).fetchone()  # type: ignore[misc]
+    return Health([_with_times(row) for row in sources], [_with_times(row) for row in accounts])
+
+
+def name_users(conn: _Connection, user_ids: list[UUID]) -> dict[UUID, str]:
+    """Return what people call these users: their e-mail addresses, or their ids where there is none."""
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute("select user_id, label from import_pipeline.name_users(%s)", (user_ids,))
+        found: dict[UUID, str] = dict(cursor.fetchall())
+    return {user_id: found.get(user_id, str(user_id)) for user_id in user_ids}
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Turn the times of a JSON row back into times."""
+    return {
+        name: datetime.fromisoformat(value) if name.endswith("_at") and value is not None else value
+        for name, value in row.items()
+    }
