@@ -1,4 +1,4 @@
-"""What Dagster loads: every job and asset, derived from the connectors that are found.
+"""What Dagster loads: every job, schedule, sensor and asset, derived from the connectors that are found.
 
 `build_defs` takes overrides, so that tests and special deployments replace a resource or the connectors instead of
 patching modules. Importing this needs no environment and touches no database.
@@ -16,6 +16,8 @@ from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.repairs import build_repair_job
 from import_pipeline.retention import build_clean_up
+from import_pipeline.schedules import build_source_schedule
+from import_pipeline.sensors import build_source_sensor
 from import_pipeline.settling import settle_runs
 from import_pipeline.staging import StreamIOManager
 
@@ -36,6 +38,7 @@ def build_defs(
     connectors = discover_connectors() if connectors is None else connectors
     postgres = postgres or PostgresResource()
     io_manager = io_manager or StreamIOManager()
+    polled = [each for each in connectors.values() if not each.options_are_personal]
     clean_up, clean_up_every_night = build_clean_up(io_manager)
     return dg.Definitions(
         jobs=[
@@ -44,8 +47,13 @@ def build_defs(
             clean_up,
             build_repair_job(connectors.values()),
         ],
-        schedules=[clean_up_every_night],
-        sensors=[settle_runs, alert_on_failure, build_refresh_sensor()],
+        schedules=[*(build_source_schedule(each) for each in polled), clean_up_every_night],
+        sensors=[
+            *(build_source_sensor(each) for each in polled),
+            settle_runs,
+            alert_on_failure,
+            build_refresh_sensor(),
+        ],
         assets=build_assets(connectors.values()),
         asset_checks=[build_checks(connectors.values())],
         resources={"postgres": postgres},

@@ -165,6 +165,12 @@ def settle_poll(
         conn.execute(query(name), parameters)
 
 
+def pause_poll(conn: psycopg.Connection[Any], account_id: UUID) -> None:
+    """Note that a run of an account broke off; if it was asked for here, the pause before the next counts from now."""
+    with acting_as(conn, None):
+        conn.execute(query("pause_poll"), {"account_id": account_id} | _PAUSES)
+
+
 def _key(source_app: str, now: datetime, group: Sequence[DueAccount]) -> str:
     asked = ",".join(f"{account.id}:{account.attempts + 1}" for account in group)
     return f"{source_app}/{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}/{hashlib.sha256(asked.encode()).hexdigest()[:12]}"

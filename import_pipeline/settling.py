@@ -13,11 +13,12 @@ import dagster as dg
 import psycopg
 from psycopg.rows import class_row
 
+from import_pipeline.due import pause_poll
 from import_pipeline.leases import is_process_gone
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account
 from import_pipeline.sql import query
-from import_pipeline.stages.run import database_time, is_run_over, runs_of
+from import_pipeline.stages.run import PARTITION_TAG, database_time, is_run_over, runs_of
 from import_pipeline.sync_jobs import OpenSyncJob, settle_broken_run
 from import_pipeline.tenancy import acting_as
 
@@ -73,6 +74,8 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
                 opened_at=database_time(conn),
                 sync_job_id=row.id,
             )
+            if runs and PARTITION_TAG not in runs[0].tags:
+                pause_poll(conn, row.account_id)
             settle_broken_run(conn, [account], row.run_id, cancelled=is_cancelled)
             settled.append(row.run_id)
     return list(dict.fromkeys(settled))

@@ -159,9 +159,14 @@ class Connector(ABC):
         return {}
 
     @property
+    def dagster_name(self) -> str:
+        """What Dagster calls the source: `import_<this>` is its job."""
+        return self.source_app.replace("-", "_")
+
+    @property
     def job_name(self) -> str:
         """Name of the Dagster job."""
-        return f"import_{self.source_app.replace('-', '_')}"
+        return f"import_{self.dagster_name}"
 
 
 @cache

@@ -38,6 +38,9 @@ Outcomes = dg.DagsterType(
     lambda _, value: isinstance(value, Stream), "Outcomes", description="What became of each item of the batch."
 )
 
+PARTITION_TAG = "dagster/partition"
+"""Only runs of history have it: its value is the month."""
+
 
 class LeaseLostError(ImportPipelineError):
     """Another run works on this account now."""
