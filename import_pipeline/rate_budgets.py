@@ -69,7 +69,7 @@ class RateBudget:
         account_id: The account.
         limits: What its provider allows.
         connect: Lends an idle connection.
-        lane: Runs over history leave a reserve to live ones.
+        lane: Runs over history leave a reserve to live ones, and the next place to one that waits.
         sleep: For tests.
     """
 
@@ -100,6 +100,7 @@ class RateBudget:
             "names": [limit.name for limit in limits],
             "allowed": [self._allowed(limit) for limit in limits],
             "seconds": [limit.per.total_seconds() for limit in limits],
+            "lane": self._lane,
         }
         while True:
             asked_at = time.monotonic()

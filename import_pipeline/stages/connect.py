@@ -19,11 +19,12 @@ from import_pipeline.clients import Storage, open_credential
 from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import find_options
 from import_pipeline.errors import ConfigurationError, ImportPipelineError, class_of
-from import_pipeline.leases import WAIT_SECONDS, acquire_lease
+from import_pipeline.leases import HISTORY_WAIT_SECONDS, WAIT_SECONDS, LeaseKeeper
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.sql import query
-from import_pipeline.stages.run import database_time, is_run_over, root_run_id
+from import_pipeline.stages.run import database_time, is_run_over, lane_of, root_run_id
 from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs
@@ -64,8 +65,10 @@ def connect(
             config.options,
             root_run_id(context),
             lambda run_id: is_run_over(context.instance, run_id),
+            HISTORY_WAIT_SECONDS if context.has_partition_key else WAIT_SECONDS,
             forget_run=io_manager.remove_run,
             full=config.full,
+            lane=lane_of(context),
         )
     if not accounts:
         context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
@@ -87,6 +90,7 @@ def open_accounts(
     forget_run: Callable[[str], None] = lambda _: None,
     *,
     full: bool = False,
+    lane: Lane = "live",
 ) -> list[Account]:
     """Find the accounts of a run and open each.
 
@@ -98,9 +102,10 @@ def open_accounts(
         options: See `Connector.check_options`.
         run_id: Root run id.
         is_over: Says of another run whether it has ended for certain.
-        wait_seconds: How long to wait for an account that another run has.
+        wait_seconds: How long to wait for accounts that other runs have, all of them together.
         forget_run: Removes what a crashed run had staged.
         full: Take the accounts for new ones; the cursor in the database still only moves forward.
+        lane: Whether the run imports what is new or a month of history.
 
     Raises:
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
@@ -119,10 +124,13 @@ def open_accounts(
             )
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
-    return [
-        _open_account(conn, connector, account, storage, checked, run_id, is_over, wait_seconds, forget_run)
-        for account in found
-    ]
+    # Kept until all are open: checking a credential may take a minute where its source does not answer.
+    with LeaseKeeper(storage.connect, run_id, lane, is_over) as keeper:
+        refused = keeper.take([account.id for account in found], wait_seconds)
+        return [
+            _open_account(conn, connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
+            for account in found
+        ]
 
 
 def _open_account(
@@ -132,8 +140,7 @@ def _open_account(
     storage: Storage,
     options: JsonObject,
     run_id: str,
-    is_over: Callable[[str], bool],
-    wait_seconds: float,
+    taken: str | None,
     forget_run: Callable[[str], None],
 ) -> Account:
     account = Account(
@@ -145,7 +152,6 @@ def _open_account(
         last_sync_at=found.last_sync_at,
         options=options,
     )
-    taken = acquire_lease(conn, found.id, run_id, is_run_over=is_over, wait_seconds=wait_seconds)
     problem: ImportPipelineError | None = None
     if taken is None and connector.authenticates_by:
         options = (find_options(conn, found.id, found.user_id) or {}) | options

@@ -5,12 +5,10 @@ Not here: anything about items.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 import dagster as dg
 import psycopg
@@ -18,10 +16,10 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
 from import_pipeline.http import HttpClient
-from import_pipeline.leases import LEASE_SECONDS, acquire_lease
+from import_pipeline.leases import LeaseKeeper
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Stream
 
 _RETRY_SECONDS = 300.0
@@ -40,10 +38,6 @@ Outcomes = dg.DagsterType(
 
 PARTITION_TAG = "dagster/partition"
 """Only runs of history have it: its value is the month."""
-
-
-class LeaseLostError(ImportPipelineError):
-    """Another run works on this account now."""
 
 
 def root_run_id(context: dg.OpExecutionContext | dg.HookContext) -> str:
@@ -83,63 +77,50 @@ def _is_tried_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return record is not None and time.time() - (record.end_time or 0) < _RETRY_SECONDS
 
 
+def lane_of(context: dg.OpExecutionContext) -> Lane:
+    """Say whether this run imports what is new or, having a partition, a month of history."""
+    return "history" if context.has_partition_key else "live"
+
+
 def hold(
     context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
 ) -> Iterator[ItemT]:
-    """Renew the account's lease now and, while the items are consumed, again and again.
+    """Yield the items while the account's lease is this run's, and keep all leases of the run meanwhile.
 
-    In a thread of its own: a single item may wait for minutes until its provider allows the next request.
+    In a thread of its own: a single item may wait for minutes until its provider allows the next request. A run over
+    history may have to lend the lease to a live one; then the next item comes when it is back.
 
     Raises:
         LeaseLostError: The lease had run out and another run has taken it.
     """
-    holder = root_run_id(context)
-    _renew(context.instance, postgres, account.id, holder)
-
-    def renewing() -> Iterator[ItemT]:
-        over = threading.Event()
-        lost: list[Exception] = []
-
-        def renew() -> None:
-            while not over.wait(LEASE_SECONDS / 3):
-                try:
-                    _renew(context.instance, postgres, account.id, holder)
-                except (LeaseLostError, DatabaseUnavailableError, psycopg.Error) as error:
-                    lost.append(error)
-                    return
-
-        threading.Thread(target=renew, name="lease", daemon=True).start()
-        try:
-            for item in items:
-                if lost:
-                    raise lost[0]
-                yield item
-                del item  # it may be large, and the next one is read before this name would be given up
-        finally:
-            over.set()
-
-    return renewing()
+    keeper = LeaseKeeper(
+        postgres.connection,
+        root_run_id(context),
+        lane_of(context),
+        lambda run_id: is_run_over(context.instance, run_id),
+    )
+    with keeper:
+        iterator = iter(items)
+        while True:
+            keeper.require(account.id)
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            yield item
+            del item  # it may be large, and the next one is read before this name would be given up
 
 
 def open_http(
     context: dg.OpExecutionContext, postgres: PostgresResource, connector: Connector, account: Account
 ) -> HttpClient:
     """Return the client by which this run asks for an account; backfills and first runs leave a reserve to others."""
-    is_history = context.has_partition_key or account.last_sync_at is None
     storage = Storage(postgres.connection, postgres.is_embedded)
-    return open_client(connector, account, storage, "history" if is_history else "live")
+    lane: Lane = "history" if account.last_sync_at is None else lane_of(context)
+    return open_client(connector, account, storage, lane)
 
 
 def database_time(conn: psycopg.Connection[Any]) -> datetime:
     """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]
-
-
-def _renew(instance: dg.DagsterInstance, postgres: PostgresResource, account_id: UUID, holder: str) -> None:
-    with postgres.connection() as conn:
-        taken = acquire_lease(
-            conn, account_id, holder, is_run_over=lambda run_id: is_run_over(instance, run_id), wait_seconds=0
-        )
-    if taken is not None:
-        raise LeaseLostError(f"This run lost its account: {taken}. What it had not committed is done by the next run.")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from threading import Thread
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +17,16 @@ import pytest
 import tenants
 
 from import_pipeline.accounts import ensure_account
-from import_pipeline.leases import acquire_lease, is_process_gone, release_lease, this_process
+from import_pipeline.leases import (
+    LeaseKeeper,
+    LeaseLostError,
+    acquire_lease,
+    is_process_gone,
+    lend_leases,
+    release_lease,
+    this_process,
+)
+from import_pipeline.rate_budgets import Connect, Lane
 
 Connection = psycopg.Connection[Any]
 
@@ -50,13 +62,46 @@ def process(database_url: str, account_id: UUID) -> Iterator[tuple[subprocess.Po
         running.kill()
 
 
-def take(conn: Connection, account_id: UUID, holder: str, *, over: bool = False) -> str | None:
+@pytest.fixture
+def connect(database_url: str) -> Connect:
+    @contextmanager
+    def lend() -> Iterator[Connection]:
+        with psycopg.connect(database_url, autocommit=True) as lent:
+            yield lent
+
+    return lend
+
+
+def never(run_id: str) -> bool:
+    """No run is over."""
+    return False
+
+
+def take(conn: Connection, account_id: UUID, holder: str, *, lane: Lane = "live", over: bool = False) -> str | None:
     """Ask without waiting."""
-    return acquire_lease(conn, account_id, holder, is_run_over=lambda _: over, wait_seconds=0)
+    return acquire_lease(conn, account_id, holder, lane=lane, is_run_over=lambda _: over)
 
 
 def holder(conn: Connection) -> list[tuple[Any, ...]]:
     return conn.execute("select holder from import_pipeline.leases").fetchall()
+
+
+def lease(conn: Connection) -> tuple[Any, ...]:
+    """Holder, lane and lender of the only lease."""
+    (row,) = conn.execute("select holder, lane, lent_by from import_pipeline.leases").fetchall()
+    return row
+
+
+def expiries(conn: Connection) -> list[datetime]:
+    rows = conn.execute("select expires_at from import_pipeline.leases order by account_id").fetchall()
+    return [expires_at for (expires_at,) in rows]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends_at, "it never came to that"
+        time.sleep(0.02)
 
 
 def test_a_lease_is_exclusive_and_the_refusal_says_who_has_it(conn: Connection, account_id: UUID) -> None:
@@ -134,40 +179,181 @@ def test_of_another_machine_and_of_a_recycled_number_the_right_thing_is_thought(
 
 
 def test_waiting_ends_when_the_holder_gives_the_lease_back(
-    conn: Connection, database_url: str, account_id: UUID
+    conn: Connection, connect: Connect, account_id: UUID
 ) -> None:
     take(conn, account_id, "run-1")
-    results: list[str | None] = []
-
-    def wait() -> None:
-        with psycopg.connect(database_url, autocommit=True) as mine:
-            results.append(acquire_lease(mine, account_id, "run-2", is_run_over=asked, wait_seconds=30))
-
     released: list[str] = []
 
     def asked(other: str) -> bool:
         if not released:  # the second run has seen that it must wait
-            with psycopg.connect(database_url, autocommit=True) as theirs:
+            with connect() as theirs:
                 release_lease(theirs, account_id, "run-1")
             released.append(other)
         return False
 
-    thread = Thread(target=wait)
-    thread.start()
-    thread.join(timeout=20)
-    assert results == [None]
+    assert LeaseKeeper(connect, "run-2", "live", asked).take([account_id], wait_seconds=30) == {}
     assert released == ["run-1"]
     assert holder(conn) == [("run-2",)]
 
 
-def test_waiting_is_bounded(conn: Connection, account_id: UUID) -> None:
+def test_waiting_is_bounded(conn: Connection, connect: Connect, account_id: UUID) -> None:
     take(conn, account_id, "run-1")
     asked: list[str] = []
-    refusal = acquire_lease(
-        conn, account_id, "run-2", is_run_over=lambda run: asked.append(run) is not None, wait_seconds=0.6
-    )
-    assert refusal is not None
+    keeper = LeaseKeeper(connect, "run-2", "live", lambda run: asked.append(run) is not None)
+    assert "run run-1" in keeper.take([account_id], wait_seconds=0.6)[account_id]
     assert len(asked) >= 2
+
+
+def test_what_is_free_is_taken_before_anything_is_waited_for_and_all_waits_end_together(
+    conn: Connection, connect: Connect, account_id: UUID
+) -> None:
+    """Ten busy accounts must not be waited for one after the other, while those in hand run out."""
+    others = [ensure_account(conn, tenants.make_user(conn, f"{n}@example.com").id, "demo", None) for n in range(4)]
+    for busy in (account_id, others[1]):
+        take(conn, busy, "run-1")
+    seen: list[set[UUID]] = []
+
+    def look(other: str) -> bool:
+        rows = conn.execute("select account_id from import_pipeline.leases where holder = 'run-2'").fetchall()
+        seen.append({each for (each,) in rows})
+        return False
+
+    keeper = LeaseKeeper(connect, "run-2", "live", look)
+    refused = keeper.take([account_id, *others], wait_seconds=0.6)
+    assert set(refused) == {account_id, others[1]}
+    assert seen[-1] == {others[0], others[2], others[3]}
+    assert len(seen) <= 8, "every look asks for both"
+
+
+def test_a_run_renews_all_its_leases_whichever_account_is_in_hand(
+    conn: Connection, connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first of ten accounts is listed, the others must not run out."""
+    other = ensure_account(conn, tenants.make_user(conn, "ben@example.com").id, "demo", None)
+    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 0.3)
+    with LeaseKeeper(connect, "run-1", "live", never) as keeper:
+        keeper.take([account_id, other], 0)
+        first = expiries(conn)
+        wait_until(lambda: all(now > before for now, before in zip(expiries(conn), first, strict=True)))
+        keeper.require(account_id)
+        keeper.require(other)
+
+
+def test_a_database_that_is_away_for_a_moment_does_not_cost_the_lease(
+    connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 0.6)
+    is_away = Event()
+
+    @contextmanager
+    def shaky() -> Iterator[Connection]:
+        if is_away.is_set():
+            raise psycopg.OperationalError("gone")
+        with connect() as lent:
+            yield lent
+
+    with LeaseKeeper(shaky, "run-1", "live", never) as keeper:
+        keeper.take([account_id], 0)
+        is_away.set()
+        time.sleep(0.3)
+        keeper.require(account_id)
+        is_away.clear()
+        time.sleep(0.3)
+        is_away.set()
+
+        def fails() -> bool:
+            try:
+                keeper.require(account_id)
+            except psycopg.OperationalError:
+                return True
+            return False
+
+        wait_until(fails)
+
+
+# Giving way
+
+
+def test_a_run_over_history_lends_its_lease_to_a_live_one_and_gets_it_back(
+    conn: Connection, connect: Connect, account_id: UUID
+) -> None:
+    with LeaseKeeper(connect, "backfill", "history", never) as history:
+        history.take([account_id], 0)
+        live = LeaseKeeper(connect, "sync", "live", never)
+        assert live.take([account_id], 20) == {}
+        assert lease(conn) == ("sync", "live", "backfill")
+        back = Thread(target=history.require, args=[account_id])
+        back.start()
+        back.join(timeout=0.7)
+        assert back.is_alive(), "it waits in the middle of its work"
+        release_lease(conn, account_id, "sync")
+        back.join(timeout=20)
+        assert not back.is_alive()
+        assert lease(conn) == ("backfill", "history", None)
+
+
+def test_what_was_lent_comes_back_to_a_run_that_is_busy_elsewhere(
+    conn: Connection, connect: Connect, account_id: UUID
+) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    assert take(conn, account_id, "sync") is not None
+    assert lend_leases(conn, "backfill") == {account_id}
+    release_lease(conn, account_id, "sync")
+    assert lease(conn) == ("backfill", "history", None)
+    release_lease(conn, account_id, "backfill")
+    assert holder(conn) == []
+
+
+def test_nobody_comes_in_between_when_a_lease_is_lent(conn: Connection, account_id: UUID) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    take(conn, account_id, "sync")
+    lend_leases(conn, "backfill")
+    for other, lane in (("backfill", "history"), ("another backfill", "history"), ("another sync", "live")):
+        assert "run sync" in (take(conn, account_id, other, lane=lane) or "")
+    assert take(conn, account_id, "sync") is None
+
+
+def test_only_live_runs_that_wait_now_are_lent_to(conn: Connection, account_id: UUID) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    take(conn, account_id, "another backfill", lane="history")
+    assert lend_leases(conn, "backfill") == set()
+    take(conn, account_id, "sync")
+    conn.execute("update import_pipeline.leases set wanted_at = wanted_at - interval '1 minute'")
+    assert lend_leases(conn, "backfill") == set(), "it has given up"
+    release_lease(conn, account_id, "backfill")
+    take(conn, account_id, "sync")
+    take(conn, account_id, "another sync")
+    assert lend_leases(conn, "sync") == set(), "live runs lend nothing"
+
+
+def test_a_live_run_that_crashes_costs_the_lender_nothing(conn: Connection, account_id: UUID) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    take(conn, account_id, "sync")
+    lend_leases(conn, "backfill")
+    assert take(conn, account_id, "backfill", lane="history", over=True) is None
+    assert lease(conn) == ("backfill", "history", None)
+
+
+def test_a_lender_that_ends_meanwhile_wants_nothing_back(conn: Connection, account_id: UUID) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    take(conn, account_id, "sync")
+    lend_leases(conn, "backfill")
+    release_lease(conn, account_id, "backfill")
+    assert lease(conn) == ("sync", "live", None)
+    release_lease(conn, account_id, "sync")
+    assert holder(conn) == []
+
+
+def test_a_live_run_keeps_its_lease_or_ends(conn: Connection, connect: Connect, account_id: UUID) -> None:
+    keeper = LeaseKeeper(connect, "run-1", "live", never)
+    keeper.take([account_id], 0)
+    conn.execute("update import_pipeline.leases set holder = 'thief'")
+    keeper = LeaseKeeper(connect, "run-1", "live", never)
+    with pytest.raises(LeaseLostError, match="thief"):
+        keeper.require(account_id)
+
+
+# Who may have it
 
 
 def test_only_the_holder_can_give_a_lease_back(conn: Connection, account_id: UUID) -> None:
