@@ -24,7 +24,8 @@ comment on column import_pipeline.rate_budgets.live_waits_until is 'Until then a
 
 drop function import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[]);
 create function import_pipeline.take_rate_budgets(
-    p_account_id uuid, p_names text[], p_allowed integer[], p_seconds double precision[], p_lane text
+    p_account_id uuid, p_names text[], p_allowed integer[], p_seconds double precision[],
+    p_lane text default 'live'
 )
 returns table (wait_seconds double precision, blocked boolean, taken_at double precision, used integer[])
 language plpgsql

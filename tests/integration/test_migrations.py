@@ -462,6 +462,7 @@ BY_HAND = {
         "column import_pipeline.rate_budgets.blocked_until",
         "column import_pipeline.rate_budgets.counted_at",
         "column import_pipeline.rate_budgets.counts",
+        "column import_pipeline.rate_budgets.live_waits_until",
         "column import_pipeline.rate_budgets.name",
         "column import_pipeline.rate_budgets.updated_at",
         "constraint rate_budgets_account_id_fkey on import_pipeline.rate_budgets",

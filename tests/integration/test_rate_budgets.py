@@ -142,6 +142,27 @@ def test_history_may_use_all_of_a_short_limit(connect: Connect, account_id: UUID
     take(RateBudget(account_id, [MINUTE], connect, "history", no_sleep), 10)
 
 
+def test_where_a_live_run_waits_the_next_place_is_its_own(connect: Connect, account_id: UUID) -> None:
+    """F46."""
+    limit = RateLimit("requests", 2, timedelta(seconds=0.5))
+    live, history = (RateBudget(account_id, [limit, HEAVY], connect, lane, no_sleep) for lane in ("live", "history"))
+    take(history, 2)
+    with pytest.raises(Slept):
+        live.take(["requests"])
+    time.sleep(0.55)
+    with pytest.raises(Slept):
+        history.take(["requests"])
+    history.take(["heavy"])  # for that one nobody waits
+    live.take(["requests"])
+    RateBudget(account_id, [limit], connect, "history").take(["requests"])  # once no live run asks any more
+
+
+def test_where_nobody_waits_history_is_not_held_up(connect: Connect, account_id: UUID) -> None:
+    live, history = (RateBudget(account_id, [MINUTE], connect, lane, no_sleep) for lane in ("live", "history"))
+    take(live, 5)
+    take(history, 5)
+
+
 def test_a_limit_of_one_is_open_to_history_too(connect: Connect, account_id: UUID) -> None:
     """F46."""
     budget = RateBudget(account_id, [replace(HOUR, requests=1)], connect, "history")
