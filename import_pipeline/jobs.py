@@ -8,7 +8,7 @@ from pydantic import Field
 
 from import_pipeline import migrations
 from import_pipeline.connectors.base import Connector
-from import_pipeline.partitions import monthly_partitions
+from import_pipeline.partitions import history_config, monthly_partitions
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.stages import import_recordings
 from import_pipeline.stages.report import RETRY_TAG
@@ -25,18 +25,23 @@ def build_import_job(
         postgres: Where the recordings go.
         io_manager: Where batches wait between the ops.
     """
+    partitions = monthly_partitions(connector)
+    description = connector.description
+    if partitions is not None:
+        description += " Without a partition it imports what is new; with one, that month for every active account."
     return import_recordings.to_job(
         name=connector.job_name,
-        description=connector.description,
+        description=description,
         resource_defs={
             "connector": dg.ResourceDefinition.hardcoded_resource(connector),
             "postgres": postgres,
             "io_manager": io_manager,
         },
-        partitions_def=monthly_partitions(connector),
+        partitions_def=partitions,
+        config=None if partitions is None else history_config(connector, partitions),
         executor_def=dg.in_process_executor,
         # A step breaks only when the database, the source or the machine did: what it had not done is tried again.
-        tags={"source": connector.source_app, RETRY_TAG: "true"},
+        tags={"source": connector.source_app, "lane": "live", RETRY_TAG: "true"},
     )
 
 

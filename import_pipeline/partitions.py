@@ -1,4 +1,4 @@
-"""Windows of time: what a run asks of a source, and the monthly partitions a person picks in the UI.
+"""Windows of time: what a run asks of a source, and the monthly partitions of which a person picks some to backfill.
 
 Windows are planned here and only here: incremental from the cursor, or one partition, cut to what the provider allows,
 newest first, with explicit ends.
@@ -6,7 +6,7 @@ newest first, with explicit ends.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -21,6 +21,29 @@ def monthly_partitions(connector: Connector) -> dg.MonthlyPartitionsDefinition |
         return None
     start = connector.history_start.strftime("%Y-%m-01")
     return dg.MonthlyPartitionsDefinition(start_date=start, end_offset=1)
+
+
+def history_config(
+    connector: Connector, partitions: dg.MonthlyPartitionsDefinition
+) -> dg.PartitionedConfig[dg.MonthlyPartitionsDefinition]:
+    """Return what runs over a month have that others have not: the tags by which the queue keeps them apart.
+
+    Whatever order they are submitted in, live runs go first, then the newest month that waits, one of a source at a
+    time (`dagster.yaml`).
+    """
+
+    def tags(month: str) -> dict[str, str]:
+        priority = -1 - months_ago(date.fromisoformat(month), datetime.now(UTC).date())
+        return {"lane": "history", "backfill": connector.source_app, "dagster/priority": str(priority)}
+
+    return dg.PartitionedConfig(
+        partitions, run_config_for_partition_key_fn=lambda _: {}, tags_for_partition_key_fn=tags
+    )
+
+
+def months_ago(month: date, today: date) -> int:
+    """Return how many months lie between the month of one day and that of a later one."""
+    return (today.year - month.year) * 12 + today.month - month.month
 
 
 def plan_windows(connector: Connector, account: Account, partition: Window | None = None) -> list[Window]:

@@ -15,6 +15,7 @@ import psycopg
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError, class_of
 from import_pipeline.http import HttpClient
+from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import ledger_key
 from import_pipeline.normalise import normalise_item, parse_external_id
 from import_pipeline.partitions import plan_windows
@@ -82,6 +83,9 @@ def fetch(
                         break
                 else:
                     is_complete = True
+            except LeaseLostError as error:
+                batch.clear()  # whoever has the account now lists it too, and this run may write nothing for it
+                problem, error_class = describe_problem(error), class_of(error)
             except ImportPipelineError as error:
                 problem, error_class = describe_problem(error), class_of(error)
             except psycopg.OperationalError:

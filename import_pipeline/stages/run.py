@@ -23,6 +23,7 @@ from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, Stream
 
 _RETRY_SECONDS = 300.0
+_END: Any = object()
 
 ItemT = TypeVar("ItemT")
 
@@ -103,9 +104,9 @@ def hold(
         iterator = iter(items)
         while True:
             keeper.require(account.id)
-            try:
-                item = next(iterator)
-            except StopIteration:
+            item = next(iterator, _END)
+            keeper.require(account.id)  # it may have changed hands while the item came into being
+            if item is _END:
                 return
             yield item
             del item  # it may be large, and the next one is read before this name would be given up

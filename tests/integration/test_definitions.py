@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_batches_go_depth_first_because_priorities_rise() -> None:
     job = defs.resolve_job_def("import_file_upload")
     priorities = {node.name: int(node.definition.tags["dagster/priority"]) for node in job.nodes}
     assert priorities["fetch"] < priorities["dedup"] < priorities["transform"] < priorities["insert"]
+
+
+def test_months_of_history_are_tagged_so_that_live_runs_and_then_the_newest_month_go_first() -> None:
+    job = defs.resolve_job_def("import_zoom")
+    assert job.tags.items() >= {"source": "zoom", "lane": "live"}.items()
+    now = datetime.now(UTC)
+    months = job.partitions_def.get_partition_keys()
+    assert months[-1] == f"{now:%Y-%m-01}", "the present month is one of them"
+    tags = [job.get_tags_for_partition_key(month) for month in reversed(months)]
+    assert [int(each["dagster/priority"]) for each in tags] == [-1 - number for number in range(len(months))]
+    for each in tags:
+        assert each.items() >= {"lane": "history", "backfill": "zoom"}.items()
+    assert defs.resolve_job_def("import_youtube").partitions_def is None
 
 
 def test_importing_the_definitions_touches_neither_database_nor_home(tmp_path: Path) -> None:
