@@ -79,7 +79,7 @@ def test_months_of_history_are_tagged_so_that_live_runs_and_then_the_newest_mont
     now = datetime.now(UTC)
     months = job.partitions_def.get_partition_keys()
     assert months[-1] == f"{now:%Y-%m-01}", "the present month is one of them"
-    tags = [job.get_tags_for_partition_key(month) for month in reversed(months)]
+    tags = [job.get_tags_for_partition_key(month, None) for month in reversed(months)]
     assert [int(each["dagster/priority"]) for each in tags] == [-1 - number for number in range(len(months))]
     for each in tags:
         assert each.items() >= {"lane": "history", "backfill": "zoom"}.items()
