@@ -12,6 +12,8 @@ from import_pipeline.alerts import alert_on_failure
 from import_pipeline.asset_checks import build_checks
 from import_pipeline.assets import build_assets, build_refresh_sensor
 from import_pipeline.connectors.base import Connector, discover_connectors
+from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.drop_folder_sensor import build_drop_folder_sensor
 from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.repairs import build_repair_job
@@ -50,6 +52,7 @@ def build_defs(
         schedules=[*(build_source_schedule(each) for each in polled), clean_up_every_night],
         sensors=[
             *(build_source_sensor(each) for each in polled),
+            *(build_drop_folder_sensor(each) for each in connectors.values() if isinstance(each, FileUpload)),
             settle_runs,
             alert_on_failure,
             build_refresh_sensor(),

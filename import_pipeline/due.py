@@ -108,11 +108,19 @@ def request_runs(
         groups = group_accounts([DueAccount(*row[4:]) for row in rows if row[4]], size)[:most]
         if not groups:
             return [], counts
-        cursor.execute(
-            query("request_polls"), {"account_ids": [account.id for group in groups for account in group]} | _PAUSES
-        )
+        note_requests(conn, [account.id for group in groups for account in group])
         (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
     return [Request(_key(source_app, now, group), [account.user_id for account in group]) for group in groups], counts
+
+
+def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) -> None:
+    """Note that runs are asked for; until each comes to its end it is asked for again only after a growing pause.
+
+    Args:
+        conn: In a transaction of `acting_as`.
+        account_ids: The accounts.
+    """
+    conn.execute(query("request_polls"), {"account_ids": list(account_ids)} | _PAUSES)
 
 
 def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAccount]]:

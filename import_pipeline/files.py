@@ -64,18 +64,30 @@ def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
             yield FoundFile(path)
 
 
-def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: float = SETTLE_SECONDS) -> FoundFile:
+def is_unfinished(path: Path) -> bool:
+    """Say whether a file has the name that programs give to one that they are still writing."""
+    return path.name.lower().endswith(_UNFINISHED_SUFFIXES)
+
+
+def inspect_file(
+    found: FoundFile,
+    *,
+    size_limit_bytes: int,
+    settle_seconds: float = SETTLE_SECONDS,
+    within: Path | None = None,
+) -> FoundFile:
     """Hash a file once it is complete.
 
     Args:
         found: From `find_files`.
         size_limit_bytes: Longer files are not read.
         settle_seconds: How long a file must have been left alone; a younger one is given this time.
+        within: The folder, itself no link, that the file must lie in whatever links say.
     """
     path = found.path
     if found.problem:
         return found
-    if path.name.lower().endswith(_UNFINISHED_SUFFIXES):
+    if is_unfinished(path):
         return FoundFile(path, waiting="it is being downloaded or copied")
     try:
         before = path.stat()
@@ -96,9 +108,11 @@ def inspect_file(found: FoundFile, *, size_limit_bytes: int, settle_seconds: flo
                 problem=f"is {before.st_size / 1e6:,.0f} MB long; at most {size_limit_bytes / 1e6:,.0f} MB are "
                 "accepted (IMPORT_PIPELINE_MAX_FILE_MB)",
             )
-        digest = _hash(path)
+        digest = _hash(path, within)
         if _has_changed(before, path.stat()):
             return FoundFile(path, waiting="it is still being written")
+    except _OutsideError:
+        return FoundFile(path, problem="is a link that leads out of the folder")
     except OSError as error:
         return FoundFile(path, problem=describe_os_error(error))
     except ValueError:
@@ -210,8 +224,14 @@ def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _hash(path: Path) -> str:
+class _OutsideError(OSError):
+    """A file lies elsewhere than its path says."""
+
+
+def _hash(path: Path, within: Path | None = None) -> str:
     with _open_regular(path) as file:
+        if within is not None and not _real_path(file, path).is_relative_to(within.parent.resolve() / within.name):
+            raise _OutsideError
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -222,6 +242,14 @@ def _open_regular(path: Path) -> BufferedReader:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is not a regular file any more")
     return os.fdopen(descriptor, "rb")
+
+
+def _real_path(file: BufferedReader, path: Path) -> Path:
+    """Return where an open file lies; its path may lead elsewhere by now."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))
+    except OSError:  # not Linux
+        return path.resolve()
 
 
 def _has_changed(before: os.stat_result, after: os.stat_result) -> bool:

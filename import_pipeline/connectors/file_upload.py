@@ -6,6 +6,7 @@ JSON list of records is one item per record. What fails is known by its path, so
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -50,17 +51,28 @@ class FileUpload(Connector):
     listing_asks_again = True
 
     def check_options(self, options: JsonObject) -> JsonObject:
-        """Accept `paths`, a list of absolute paths."""
-        paths = options.pop("paths", None)
+        """Accept lists of absolute paths.
+
+        `paths` are what somebody asks for. `dropped` are files that lay in the watched `folder` of the user: one that
+        is gone from there is no failure, and one that lies elsewhere in truth is not read.
+        """
+        folder = options.pop("folder", None)
+        lists: JsonObject = {name: options.pop(name) for name in ("paths", "dropped") if name in options}
         super().check_options(options)
-        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        for paths in lists.values():
+            if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+                raise ConfigurationError("The options 'paths' and 'dropped' are lists of files and folders.")
+        named = [path for paths in lists.values() for path in paths]
+        if not named:
             raise ConfigurationError("File upload needs the option 'paths': a list of files and folders.")
-        for path in paths:
+        if "dropped" in lists and not isinstance(folder, str):
+            raise ConfigurationError("With the option 'dropped' goes 'folder': where the files were dropped.")
+        for path in (*named, *([folder] if isinstance(folder, str) else [])):
             if not path.startswith(("/", "file:///")):
                 raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
         number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50)
         number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
-        return {"paths": paths}
+        return lists | ({"folder": folder} if folder else {})
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
         """List these files again, each once."""
@@ -71,9 +83,11 @@ class FileUpload(Connector):
         """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
         limit = int(number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50) * 1_000_000)
         settle = number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
-        paths = (uri_to_path(path) if path.startswith("file://") else Path(path) for path in account.options["paths"])
-        for found in find_files(paths):
-            file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle)
+        asked_for = [_to_path(path) for path in account.options.get("paths", [])]
+        dropped = [path for path in map(_to_path, account.options.get("dropped", [])) if os.path.lexists(path)]
+        folder = _to_path(account.options["folder"]) if "folder" in account.options else None
+        for found in find_files(dict.fromkeys(asked_for + dropped)):
+            file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle, within=folder)
             records = _read_list(file)
             if records is None:
                 yield _item(file, file.sha256)
@@ -127,6 +141,10 @@ class FileUpload(Connector):
             | ({"title_in_file": transcript.title} if transcript.title else {})
             | ({"transcript_notes": dict(transcript.notes)} if transcript.notes else {}),
         )
+
+
+def _to_path(name: str) -> Path:
+    return uri_to_path(name) if name.startswith("file://") else Path(name)
 
 
 def _read_list(file: FoundFile) -> list[JsonObject] | None:

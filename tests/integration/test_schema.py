@@ -360,7 +360,7 @@ def test_every_table_has_row_level_security_and_none_forces_it(conn: Connection)
         " join pg_namespace as n on n.oid = relnamespace"
         " where relkind in ('r', 'p') and nspname in ('public', 'auth', 'import_pipeline')"
     ).fetchall()
-    assert len(rows) == 15
+    assert len(rows) == 16
     assert [row for row in rows if row[1:] != (True, False)] == []
 
 

@@ -219,7 +219,9 @@ def test_everybody_sees_exactly_what_is_his(conn: Connection, cast: Cast, who: s
         assert {table: seen(conn, table) for table in SEEN} == EXPECTED[who]
 
 
-@pytest.mark.parametrize("table", ["credentials", "leases", "polls", "rate_budgets", "schema_migrations"])
+@pytest.mark.parametrize(
+    "table", ["credentials", "dropped_files", "leases", "polls", "rate_budgets", "schema_migrations"]
+)
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
 def test_the_private_schema_is_closed_to_every_role_of_the_api(
     conn: Connection, cast: Cast, role: str, table: str
@@ -515,11 +517,12 @@ def test_the_importer_keeps_sources_of_the_claimed_user_only(conn: Connection, c
     assert set(conn.execute("select user_id from import_sources where last_sync_at is not null")) == {(cast.ana.id,)}
 
 
-@pytest.mark.parametrize("table", ["credentials", "leases", "polls", "rate_budgets"])
+@pytest.mark.parametrize("table", ["credentials", "dropped_files", "leases", "polls", "rate_budgets"])
 def test_the_importer_has_the_private_tables_to_itself(conn: Connection, cast: Cast, table: str) -> None:
     account_id = one(conn, "select id from import_sources where user_id = %s", cast.ana.id)
     row = {
         "credentials": "(account_id, secret) values (%s, 'x')",
+        "dropped_files": "(account_id, version, request) values (%s, gen_random_uuid(), 'key')",
         "leases": "(account_id, holder, holder_process, expires_at) values (%s, 'run', 'process', now())",
         "polls": "(account_id) values (%s)",
         "rate_budgets": "(account_id, name) values (%s, 'api')",
