@@ -39,20 +39,23 @@ class DueAccount:
         user_id: Its owner.
         attempts: Runs that were asked for since the last one that went well.
         is_unanswered: Whether the last of them never came to its end.
+        is_new: Whether it was never imported to the end, so that a run reads its whole history.
     """
 
     id: UUID
     user_id: UUID
     attempts: int = 0
     is_unanswered: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A run that is asked for: `key` is never used twice, not even for the same accounts."""
+    """A run that is asked for: `key` is never used twice; `is_first` says that it reads whole histories."""
 
     key: str
     user_ids: list[UUID]
+    is_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,11 @@ def request_runs(
             return [], counts
         note_requests(conn, [account.id for group in groups for account in group])
         (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
-    return [Request(_key(source_app, now, group), [account.user_id for account in group]) for group in groups], counts
+    requests = [
+        Request(_key(source_app, now, group), [account.user_id for account in group], group[0].is_new)
+        for group in groups
+    ]
+    return requests, counts
 
 
 def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) -> None:
@@ -126,14 +133,15 @@ def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) ->
 def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAccount]]:
     """Put accounts into groups of at most `size`, keeping their order: each group begins with its longest due one.
 
-    Those that had a problem stay among themselves, so that the runs of the others are green. Those whose run broke off
-    come in groups that halve every time, until the one that breaks it is alone.
+    Those that were never imported stay among themselves, because their histories take long; so do those that had a
+    problem, so that the runs of the others are green. Those whose run broke off come in groups that halve every time,
+    until the one that breaks it is alone.
     """
     groups: list[list[DueAccount]] = []
-    open_groups: dict[tuple[int, bool], list[DueAccount]] = {}
+    open_groups: dict[tuple[int, bool, bool], list[DueAccount]] = {}
     for account in accounts:
         largest = max(1, size >> account.attempts) if account.is_unanswered else size
-        kind = (largest, account.attempts > 0)
+        kind = (largest, account.attempts > 0, account.is_new)
         group = open_groups.get(kind)
         if group is None or len(group) == largest:
             group = open_groups[kind] = []

@@ -31,6 +31,8 @@ RUNS_PER_TICK = 20
 """How many runs a tick asks for at most: Dagster creates them one by one, and a tick must end within a minute."""
 OUTSTANDING_RUNS = 25
 """How many runs of a source may be queued or under way before a sensor asks for more."""
+FIRST_IMPORT_TAG = "first_import"
+"""On runs that read whole histories, with the source: the queue keeps a place for what is new beside them."""
 
 _LOOKED_AT = 1000
 _SILENT_AFTER = timedelta(minutes=10)
@@ -109,7 +111,7 @@ def ask_for_runs(
         dg.RunRequest(
             run_key=request.key,
             run_config={"ops": {"connect": {"config": {"users": [str(user_id) for user_id in request.user_ids]}}}},
-            tags={"lane": "live"},
+            tags={"lane": "live"} | ({FIRST_IMPORT_TAG: connector.source_app} if request.is_first else {}),
         )
         for request in requests
     ]

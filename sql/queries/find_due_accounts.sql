@@ -17,12 +17,14 @@ counted as (
     from account
 ),
 chosen as (
-    select id, user_id, attempts, is_unanswered, row_number() over (order by next_at, last_sync_at nulls first, id)
+    select
+        id, user_id, attempts, is_unanswered, last_sync_at is null as is_new,
+        row_number() over (order by next_at, last_sync_at nulls first, id)
     from account
     where is_due and not is_busy
     order by next_at, last_sync_at nulls first, id
     limit %(limit)s
 )
-select accounts, busy, due, next_at, id, user_id, attempts, is_unanswered
+select accounts, busy, due, next_at, id, user_id, attempts, is_unanswered, is_new
 from counted left join chosen on true
 order by row_number

@@ -155,7 +155,6 @@ def test_what_a_run_of_history_holds_is_due_all_the_same(world: World) -> None:
     (account,) = world.connect()
     acquire_lease(world.conn, account.id, "run", is_run_over=lambda _: False)
     assert world.asked() == set()
-    world.conn.execute("alter table import_pipeline.leases add column if not exists lane text")
     world.conn.execute("update import_pipeline.leases set lane = 'history'")
     assert world.asked() == {account.user_id}
 
@@ -272,6 +271,19 @@ def test_accounts_that_had_a_problem_stay_among_themselves(world: World) -> None
     good, bad = due(9), due(3, 2)
     groups = group_accounts([*good[:5], *bad, *good[5:]], 10)
     assert groups == [good, bad]
+
+
+def test_accounts_that_were_never_imported_stay_among_themselves_because_their_histories_take_long(
+    world: World,
+) -> None:
+    new, known = world.connect(3), world.connect(2)
+    for account in known:
+        world.conn.execute("update public.import_sources set last_sync_at = now() where id = %s", [account.id])
+    first, second = sorted(world.ask(), key=lambda request: not request.is_first)
+    assert set(first.user_ids) == {account.user_id for account in new}
+    assert set(second.user_ids) == {account.user_id for account in known}
+    assert first.is_first
+    assert not second.is_first
 
 
 def test_the_account_that_breaks_every_run_is_alone_after_three_of_them(world: World) -> None:

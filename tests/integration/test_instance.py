@@ -84,7 +84,8 @@ def test_the_prepared_instance_has_our_settings(instance: dg.DagsterInstance) ->
     assert queue is not None
     assert queue.max_concurrent_runs == 5
     assert {limit["key"]: limit["limit"] for limit in queue.tag_concurrency_limits} == {
-        "source": 3,
+        "source": 4,
+        "first_import": 2,
         "backfill": 1,
         "lane": 3,
     }
@@ -129,6 +130,19 @@ def test_history_takes_three_places_with_one_month_of_each_source_and_a_live_run
         report(instance, run, DagsterEventType.RUN_START)
     live = run_of(instance, dg.DagsterRunStatus.QUEUED, source="fathom", lane="live")
     assert [run.run_id for run in next_runs(instance)] == [live.run_id]
+
+
+def test_beside_first_imports_and_a_month_of_history_what_is_new_at_the_source_is_imported(
+    instance: dg.DagsterInstance,
+) -> None:
+    for _ in range(3):
+        run_of(instance, dg.DagsterRunStatus.QUEUED, source="fathom", lane="live", first_import="fathom")
+    run_of(instance, dg.DagsterRunStatus.QUEUED, source="fathom", lane="history", backfill="fathom")
+    live = run_of(instance, dg.DagsterRunStatus.QUEUED, source="fathom", lane="live")
+    chosen = next_runs(instance)
+    assert len([run for run in chosen if "first_import" in run.tags]) == 2
+    assert len(chosen) == 4
+    assert live.run_id in {run.run_id for run in chosen}
 
 
 def test_a_run_that_broke_is_tried_again_and_one_that_its_report_turned_red_is_not(

@@ -112,7 +112,7 @@ def test_an_account_that_was_connected_just_now_is_imported_and_due_again_after_
     (request,) = tick(world, demo)
     assert isinstance(request, dg.RunRequest)
     assert config_of(request) == {"users": [str(ana.id)]}
-    assert request.tags["lane"] == "live"
+    assert request.tags == {"lane": "live", "first_import": "demo", "dagster/sensor_name": "watch_demo"}
     assert world.run(demo, **config_of(request)).success
     assert len(world.recordings()) == 3
     told = tick(world, demo)
@@ -121,7 +121,10 @@ def test_an_account_that_was_connected_just_now_is_imported_and_due_again_after_
     assert told.startswith("No account of Demo is due. Accounts: 1, the next is due at ")
     assert abs(datetime.fromisoformat(told[-24:-5] + "+00:00") - due_at) < timedelta(seconds=5)
     wait(world, 15.1)
-    assert users_of(tick(world, demo)) == {ana.id}
+    (request,) = tick(world, demo)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags == {"lane": "live", "dagster/sensor_name": "watch_demo"}
+    assert config_of(request) == {"users": [str(ana.id)]}
 
 
 def test_the_requests_of_a_tick_are_runs_of_the_job_as_it_is(world: World, ana: tenants.User) -> None:
