@@ -13,7 +13,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
-from import_pipeline.assets import EVERY_FIVE_MINUTES, describe_account_problem, recordings_key, refresh_condition
+from import_pipeline.assets import describe_account_problem, recordings_key, refresh_condition
 from import_pipeline.connectors.base import Connector
 from import_pipeline.figures import name_users
 from import_pipeline.postgres import PostgresResource
@@ -49,7 +49,7 @@ def build_checks(connectors: Iterable[Connector]) -> dg.AssetChecksDefinition:
                 name,
                 asset=recordings_key(connector),
                 description=description,
-                automation_condition=refresh_condition(EVERY_FIVE_MINUTES),
+                automation_condition=refresh_condition(),
             )
             for connector in known.values()
             for name, description in _DESCRIPTIONS.items()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from import_pipeline.charts import draw_months
+from import_pipeline.charts import draw_bars, draw_months
 from import_pipeline.connectors.base import Connector
 from import_pipeline.figures import (
     Difference,
@@ -23,6 +23,7 @@ from import_pipeline.figures import (
     read_import_counts,
     read_months,
 )
+from import_pipeline.jobs import NOT_TRIED_AGAIN
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.tables import MOST_ROWS, show_time, to_markdown
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _GROUP = "recordings"
 _MONTHS = 24
+_MONTHS_SHOWN_AT_ONCE = 12
+_LONGEST_BAR = 12
 
 
 def build_assets(connectors: Iterable[Connector]) -> list[dg.AssetSpec | dg.AssetsDefinition]:
@@ -55,8 +58,8 @@ def recordings_asset(connector: Connector) -> dg.AssetSpec:
     )
 
 
-def refresh_condition(every: str) -> dg.AutomationCondition[Any]:
-    """Return when to look again: after imports, at most once in each span of a cron schedule, and else once an hour.
+def refresh_condition() -> dg.AutomationCondition[Any]:
+    """Return when to look again: after imports, at most every five minutes, and once an hour in any case.
 
     Each refresh is a run with its events, so one after every import would fill the event log.
     """
@@ -67,11 +70,10 @@ def refresh_condition(every: str) -> dg.AutomationCondition[Any]:
     # Imports that were made before the daemon was ever started.
     never_looked = (condition.missing() & has_imports).newly_true()
     has_news = (condition.any_deps_updated() | hour_passed | never_looked).since(condition.newly_requested())
-    looked_just_now = condition.newly_requested().since(condition.cron_tick_passed(every))
-    return (has_news & ~looked_just_now & ~condition.in_progress()).with_label("news since the last look")
-
-
-EVERY_FIVE_MINUTES = "*/5 * * * *"
+    looked_just_now = condition.newly_requested().since(condition.cron_tick_passed("*/5 * * * *"))
+    return (has_news & ~looked_just_now & ~condition.in_progress()).with_label(
+        "after imports, at most every five minutes, and once an hour"
+    )
 
 
 def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
@@ -81,6 +83,7 @@ def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
+        run_tags=NOT_TRIED_AGAIN,
         description="After imports, and once an hour, refreshes import_counts and import_health and runs the checks.",
     )
 
@@ -95,7 +98,7 @@ def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
         group_name=_GROUP,
         kinds={"postgres", "pandas"},
         description="How many calls of which source each user has.",
-        automation_condition=refresh_condition(EVERY_FIVE_MINUTES),
+        automation_condition=refresh_condition(),
         check_specs=[
             dg.AssetCheckSpec(
                 "counts_match",
@@ -113,8 +116,7 @@ def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
             names = name_users(conn, list(shown))
         table = counts.frame.loc[ranked].rename(index=names)
         return dg.MaterializeResult(
-            metadata=_describe_counts(counts, table, titles)
-            | {"recordings per month": _describe_months(months, undated, titles)},
+            metadata=_describe_counts(counts, table, titles) | _describe_months(months.rename(columns=titles), undated),
             check_results=[_check_counts(counts.differences, names)],
         )
 
@@ -130,8 +132,8 @@ def build_import_health(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
         deps=[["recordings", source_app] for source_app in known],
         group_name=_GROUP,
         kinds={"postgres"},
-        description="How each account is: last success, what is new, waiting or failed and why, and the next sync.",
-        automation_condition=refresh_condition(EVERY_FIVE_MINUTES),
+        description="Each account: its problem, what is new in 24 hours, waiting or failed, last success, next sync.",
+        automation_condition=refresh_condition(),
     )
     def import_health(postgres: PostgresResource) -> dg.MaterializeResult[None]:
         with postgres.connection() as conn:
@@ -150,35 +152,46 @@ def _first_month(now: datetime) -> datetime:
 
 
 def _describe_counts(counts: ImportCounts, table: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
-    totals = counts.frame.sum()
+    totals = counts.frame.rename(columns=titles).sum()
     users = len(counts.frame)
-    metadata: dict[str, Any] = {"dagster/row_count": int(totals.sum()), "users": users}
-    # Numbers by themselves, because the UI draws them over time.
-    metadata |= {str(name): int(number) for name, number in totals.rename(titles).items()}
+    # Numbers by themselves as well, because the UI draws them over time.
+    numbers = {"dagster/row_count": int(totals.sum()), "users": users}
+    numbers |= {str(title): int(number) for title, number in totals.items()}
     if not users:
-        return metadata | {"counts": dg.MetadataValue.text("No recordings yet.")}
+        return {"counts": dg.MetadataValue.text("No recordings yet."), **numbers}
     table = table.assign(all=table.sum(axis=1))
-    rows = [(user, *numbers) for user, *numbers in table.itertuples(name=None)]
+    rows = [(user, *cells) for user, *cells in table.itertuples(name=None)]
+    everything = [*totals.tolist(), int(totals.sum())]
     if users > len(table):
-        rest = totals.tolist()
-        rest = [*rest, sum(rest)]
-        shown = table.sum().tolist()
-        left = [total - part for total, part in zip(rest, shown, strict=True)]
-        rows.append((f"{users - len(table)} other users", *left))
-    rows.append(("all users", *totals.tolist(), int(totals.sum())))
-    headings = ["User", *counts.frame.rename(columns=titles).columns, "All"]
-    return metadata | {"counts": dg.MetadataValue.md(to_markdown(headings, rows))}
+        others = [total - part for total, part in zip(everything, table.sum().tolist(), strict=True)]
+        rows.append((f"{users - len(table)} other users", *others))
+    rows.append(("all users", *everything))
+    headings = ["User", *map(str, totals.index), "All"]
+    return {"counts": dg.MetadataValue.md(to_markdown(headings, rows)), **numbers}
 
 
-def _describe_months(frame: pd.DataFrame, undated: int, titles: dict[str, str]) -> dg.MetadataValue[Any]:
+def _describe_months(frame: pd.DataFrame, undated: int) -> dict[str, Any]:
+    """Return the last year as a table with bars, and the picture.
+
+    The UI shows Markdown of up to a thousand characters at once, and the rest on a click.
+    """
     if frame.empty:
         none = "No recordings yet." if not undated else f"No recordings of the last {_MONTHS} months."
-        return dg.MetadataValue.text(none)
+        return {"recordings per month": dg.MetadataValue.text(none)}
     title = "Recordings per month and source"
     if undated:
         title += f" (and {undated} that are older or have no date)"
-    renamed = frame.rename(columns=titles)
-    return dg.MetadataValue.md(draw_months(renamed, title))
+    recent = frame.tail(_MONTHS_SHOWN_AT_ONCE).iloc[::-1]
+    totals = recent.sum(axis=1)
+    bars = draw_bars(totals.tolist(), _LONGEST_BAR)
+    rows = [
+        (month, *numbers, f"{bar} {total}")
+        for (month, *numbers), bar, total in zip(recent.itertuples(name=None), bars, totals, strict=True)
+    ]
+    return {
+        "recordings per month": dg.MetadataValue.md(to_markdown(["Month", *map(str, frame.columns), "All"], rows)),
+        "chart per month": dg.MetadataValue.md(draw_months(frame, title)),
+    }
 
 
 def _check_counts(differences: Sequence[Difference], names: dict[Any, str]) -> dg.AssetCheckResult:
@@ -208,9 +221,8 @@ def _or_none(number: int | None) -> str:
 
 def _describe_health(health: Health, known: dict[str, Connector], now: datetime) -> dict[str, Any]:
     titles = {source: connector.title for source, connector in known.items()}
-    sources = health.sources
-    metadata: dict[str, Any] = {
-        name: sum(int(source[column]) for source in sources)
+    sums = {
+        name: sum(int(source[column]) for source in health.sources)
         for name, column in (
             ("accounts", "accounts"),
             ("accounts with a problem", "with_problem"),
@@ -219,47 +231,42 @@ def _describe_health(health: Health, known: dict[str, Connector], now: datetime)
             ("failed", "failed"),
         )
     }
-    if not sources:
-        return metadata | {"sources": dg.MetadataValue.text("No source is connected yet.")}
-    metadata["sources"] = dg.MetadataValue.md(
-        to_markdown(
-            ["Source", "Accounts", "With a problem", "Last success", "New in 24 h", "Imported", "Waiting", "Failed"],
-            [
-                (
-                    titles.get(source["source_app"], source["source_app"]),
-                    source["accounts"],
-                    source["with_problem"],
-                    show_time(source["last_sync_at"]),
-                    source["new_since_yesterday"],
-                    source["imported"],
-                    source["waiting"],
-                    source["failed"],
-                )
-                for source in sources
-            ],
-        )
+    if not health.sources:
+        return {"sources": dg.MetadataValue.text("No source is connected yet."), **sums}
+    sources = to_markdown(
+        ["Source", "Accounts", "Problems", "New", "Waiting", "Failed", "Last success"],
+        [
+            (
+                titles.get(source["source_app"], source["source_app"]),
+                source["accounts"],
+                source["with_problem"],
+                source["new_since_yesterday"],
+                source["waiting"],
+                source["failed"],
+                show_time(source["last_sync_at"]),
+            )
+            for source in health.sources
+        ],
     )
-    total = metadata["accounts"]
-    metadata["account list"] = dg.MetadataValue.md(
-        to_markdown(
-            ["Account", "Source", "Last success", "New in 24 h", "Waiting", "Failed", "Problem", "Next sync"],
-            [
-                (
-                    row["label"],
-                    titles.get(row["source_app"], row["source_app"]),
-                    show_time(row["last_sync_at"]),
-                    row["new_since_yesterday"],
-                    row["waiting"],
-                    row["failed"],
-                    describe_account_problem(row, known.get(row["source_app"])),
-                    _describe_next_sync(row, known.get(row["source_app"]), now),
-                )
-                for row in health.accounts
-            ],
-        )
-        + (f"\n\nThe first {len(health.accounts)} of {total} accounts, problems first." if total > MOST_ROWS else "")
+    accounts = to_markdown(
+        ["Account", "Source", "Problem", "New", "Waiting", "Failed", "Last success", "Next sync"],
+        [
+            (
+                row["label"],
+                titles.get(row["source_app"], row["source_app"]),
+                describe_account_problem(row, known.get(row["source_app"])),
+                row["new_since_yesterday"],
+                row["waiting"],
+                row["failed"],
+                show_time(row["last_sync_at"]),
+                _describe_next_sync(row, known.get(row["source_app"]), now),
+            )
+            for row in health.accounts
+        ],
     )
-    return metadata
+    if sums["accounts"] > len(health.accounts):
+        accounts += f"\n\nThe first {len(health.accounts)} of {sums['accounts']} accounts, problems first."
+    return {"sources": dg.MetadataValue.md(sources), "account list": dg.MetadataValue.md(accounts), **sums}
 
 
 def describe_account_problem(row: dict[str, Any], connector: Connector | None) -> str:

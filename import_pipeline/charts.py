@@ -1,4 +1,4 @@
-"""Pictures for the UI: a table of months and sources as stacked bars, small enough to be kept with an event.
+"""Pictures for the UI: numbers as bars of text, a table of months and sources as stacked bars in a small picture.
 
 How figures look, and nothing of where they come from. A picture travels inside Markdown as a PNG of few colours.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ def draw_months(frame: pd.DataFrame, title: str) -> str:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     axes.set_title(title, fontsize=9, loc="left")
     return f"![{title}]({_as_data_uri(figure)})"
+
+
+def draw_bars(numbers: Sequence[int], longest: int) -> list[str]:
+    """Return a bar of text for each number; the largest is `longest` characters long."""
+    largest = max(numbers, default=0) or 1
+    return ["█" * (number * longest // largest) or ("▏" if number else "") for number in numbers]
 
 
 def _as_data_uri(figure: Figure) -> str:

@@ -13,6 +13,7 @@ from import_pipeline.asset_checks import build_checks
 from import_pipeline.assets import build_assets, build_refresh_sensor
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.coverage_check import build_coverage
 from import_pipeline.drop_folder_sensor import build_drop_folder_sensor
 from import_pipeline.jobs import build_import_job, migrate
 from import_pipeline.postgres import PostgresResource
@@ -42,12 +43,14 @@ def build_defs(
     io_manager = io_manager or StreamIOManager()
     polled = [each for each in connectors.values() if not each.options_are_personal]
     clean_up, clean_up_every_night = build_clean_up(io_manager)
+    coverage_checks, coverage_jobs = build_coverage(connectors.values())
     return dg.Definitions(
         jobs=[
             *(build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()),
             migrate,
             clean_up,
             build_repair_job(connectors.values()),
+            *coverage_jobs,
         ],
         schedules=[*(build_source_schedule(each) for each in polled), clean_up_every_night],
         sensors=[
@@ -58,7 +61,7 @@ def build_defs(
             build_refresh_sensor(),
         ],
         assets=build_assets(connectors.values()),
-        asset_checks=[build_checks(connectors.values())],
+        asset_checks=[build_checks(connectors.values()), *coverage_checks],
         resources={"postgres": postgres},
         executor=dg.in_process_executor,  # of the runs that refresh assets: a process per step costs seconds each
     )

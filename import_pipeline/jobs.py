@@ -14,6 +14,9 @@ from import_pipeline.stages import import_recordings
 from import_pipeline.stages.report import RETRY_TAG
 from import_pipeline.staging import StreamIOManager
 
+NOT_TRIED_AGAIN = {"dagster/max_retries": "0"}
+"""Tags of runs that a person launches, or that come again by themselves: what broke them is not repaired by retries."""
+
 
 def build_import_job(
     connector: Connector, *, postgres: PostgresResource, io_manager: StreamIOManager

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.jobs import NOT_TRIED_AGAIN
 from import_pipeline.ledger import NO_VAULT_ENTRY
 from import_pipeline.pipeline import add_missing_vault_entries
 from import_pipeline.postgres import PostgresResource
@@ -107,6 +108,7 @@ def build_repair_job(connectors: Iterable[Connector]) -> dg.JobDefinition:
         description="Puts every recording that is in no vault into the personal vault of its bank; the check "
         "vault_entries says whether there are any.",
         executor_def=dg.in_process_executor,
+        tags=NOT_TRIED_AGAIN,
     )
     def repair_job() -> None:
         add_vault_entries()

@@ -1,4 +1,4 @@
-"""Figures as the UI shows them: tables in Markdown, times. Nothing of what the figures mean."""
+"""Figures as the UI shows them: tables in Markdown and times. Nothing of what the figures mean."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ def to_markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def show_time(value: datetime | None) -> str:
     """Write a time for people who sit in any zone."""
-    return "never" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if value is None:
+        return "never"
+    # Joined so that no line is broken in it: the columns of the UI are narrow.
+    return f"{value.astimezone(UTC):%-d %b %Y %H:%M} UTC".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _cell(value: Any) -> str:
-    text = " ".join(str(value).split())
+    text = re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", str(value)).strip(" ")
     if len(text) > _LONGEST_CELL:
         text = f"{text[:_LONGEST_CELL]}…"
     return re.sub(r"([\\`*_{}\[\]<>|~#&])", r"\\\1", text)

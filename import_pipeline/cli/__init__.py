@@ -16,6 +16,7 @@ from itertools import chain
 
 import click
 
+from import_pipeline.cli.comparing import coverage
 from import_pipeline.cli.connecting import connect, disconnect, rotate_key
 from import_pipeline.cli.importing import retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
@@ -43,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     (upload, sync, counts, status, failures, retry),
-    (connect, disconnect, why, sources),
+    (connect, disconnect, why, coverage, sources),
     (migrate, rotate_key, duplicates, psql, dev),
 )
 for command in chain(*_COMMANDS):

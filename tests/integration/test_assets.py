@@ -19,6 +19,7 @@ from import_pipeline.definitions import build_defs
 from import_pipeline.figures import NO_SOURCE, read_health, read_import_counts, read_months
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.staging import StreamIOManager
+from import_pipeline.tables import show_time, to_markdown
 
 Connection = psycopg.Connection[Any]
 NOW = datetime.now(UTC)
@@ -78,6 +79,18 @@ def refresh(
 def rows_of(table: str) -> list[list[str]]:
     """The cells of a Markdown table, without its headings."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:] if "|" in line]
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_shows_any_text_as_it_is() -> None:
+    table = to_markdown(["Title", "Calls"], [("a|b\n*c* <img src=x> `d`\u2028[e](f)", 3), ("x" * 300, 12)])
+    lines = table.splitlines()
+    assert lines[1] == "| --- | ---: |"
+    assert lines[2] == r"| a\|b \*c\* \<img src=x\> \`d\` \[e\](f) | 3 |"
+    assert len(lines[3]) < 250
+    assert len(lines) == 4
 
 
 # --- import_counts ------------------------------------------------------------------------------------------------
@@ -155,12 +168,28 @@ def test_months_have_no_gaps_and_what_is_older_is_told(conn: Connection, ana: te
     }
 
 
+def test_the_last_year_is_a_table_short_enough_to_be_shown_at_once(
+    conn: Connection, database_url: str, ana: tenants.User
+) -> None:
+    """The UI folds away what has more than a thousand characters."""
+    this_month = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for source_app, number in (("demo", 40), ("demo-other", 2), ("third", 1), ("fourth", 1)):
+        for month in range(20):
+            add_recordings(conn, ana, source_app, [this_month - timedelta(days=30 * month)] * number, f"in-{month}")
+    shown, _ = refresh(database_url, "import_counts")
+    table = shown["recordings per month"]
+    rows = rows_of(table)
+    assert len(table) < 1000
+    assert len(rows) == 12
+    assert rows[0] == [f"{NOW:%Y-%m}", "40", "2", "1", "1", "████████████ 44"]
+
+
 def test_the_chart_is_a_small_picture_in_markdown(conn: Connection, database_url: str, ana: tenants.User) -> None:
     for source_app in ("demo", "demo-other", None, "another"):
         months = (NOW - timedelta(days=30 * month) for month in range(24))
         add_recordings(conn, ana, source_app, months)
     shown, _ = refresh(database_url, "import_counts")
-    picture = shown["recordings per month"]
+    picture = shown["chart per month"]
     assert picture.startswith("![Recordings per month and source](data:image/png;base64,iVBOR")
     assert len(picture) < 12_000
 
@@ -209,13 +238,13 @@ def test_import_health_shows_every_account_with_its_problem_and_next_sync(
     add_item(conn, ana, "e", "failed")
     shown, _ = refresh(database_url, "import_health")
     assert rows_of(shown["account list"].replace(r"\|", "¦")) == [
-        ["ben@example.com", "Demo", "never", "0", "0", "0", "It ¦ broke.", "due now"],
-        ["ana@example.com", "Demo", f"{synced:%Y-%m-%d %H:%M} UTC", "1", "1", "1", "", f"{soon:%Y-%m-%d %H:%M} UTC"],
-        ["ben@example.com", "Other demo", "never", "0", "0", "0", "", "switched off"],
+        ["ben@example.com", "Demo", "It ¦ broke.", "0", "0", "0", "never", "due now"],
+        ["ana@example.com", "Demo", "", "1", "1", "1", show_time(synced), show_time(soon)],
+        ["ben@example.com", "Other demo", "", "0", "0", "0", "never", "switched off"],
     ]
     assert rows_of(shown["sources"]) == [
-        ["Demo", "2", "1", f"{synced:%Y-%m-%d %H:%M} UTC", "1", "3", "1", "1"],
-        ["Other demo", "1", "0", "never", "0", "0", "0", "0"],
+        ["Demo", "2", "1", "1", "1", "1", show_time(synced)],
+        ["Other demo", "1", "0", "0", "0", "0", "never"],
     ]
     assert (shown["accounts"], shown["accounts with a problem"], shown["new in 24 hours"]) == (3, 1, 1)
 
@@ -225,9 +254,9 @@ def test_an_account_that_was_never_connected_says_how(conn: Connection, database
     ensure_account(conn, ana.id, "file-upload", ana.email)
     shown, _ = refresh(database_url, "import_health", discover_connectors().values())
     fathom, upload = rows_of(shown["account list"])
-    assert "import-pipeline connect fathom" in fathom[6]
+    assert "import-pipeline connect fathom" in fathom[2]
     assert fathom[7] == "once it is connected"
-    assert upload[6:] == ["", ""]
+    assert (upload[2], upload[7]) == ("", "")
 
 
 def test_no_account_at_all_says_so(conn: Connection, database_url: str, ana: tenants.User) -> None:

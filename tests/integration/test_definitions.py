@@ -45,6 +45,8 @@ def test_every_connector_has_a_job_and_an_asset_and_nothing_else_came_along() ->
         "migrate",
         "clean_up",
         "repair_vault_entries",
+        "check_coverage_fathom",
+        "check_coverage_zoom",
         *(f"import_{each.replace('-', '_')}" for each in sources),
     }
     assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
