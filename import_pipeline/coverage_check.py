@@ -108,14 +108,13 @@ def find_compared_accounts(
         user: E-mail address or id; empty means all active accounts.
 
     Raises:
-        ConfigurationError: The user is unknown or has no account at this source, or there is none at all.
+        ConfigurationError: The user is unknown or has no account at this source.
     """
     user = user.strip()
     found = find_accounts(conn, connector.source_app, [find_user(conn, user)] if user else None)
-    if not found:
-        whose = f"The user {user} has" if user else "There is"
+    if user and not found:
         command = f"import-pipeline connect {connector.source_app}"
-        raise ConfigurationError(f"{whose} no account at {connector.title}; `{command}` opens one.")
+        raise ConfigurationError(f"The user {user} has no account at {connector.title}; `{command}` opens one.")
     return found[:_MOST_ACCOUNTS], len(found)
 
 
@@ -126,6 +125,8 @@ def _judge(
     failed = sum(each.counts["failed"] for each in compared)
     listed = sum(len(each.items) - each.counts["no longer listed"] for each in compared)
     told = [f"{month.start:%B %Y}: {listed} listed, {missing} missing, {failed} failed."]
+    if not number:
+        told = [f"{connector.title} has no active account, so there is nothing to compare."]
     if problems:
         told.append(f"Accounts that could not be compared: {len(problems)}.")
     if missing:

@@ -53,10 +53,15 @@ def check(
     database_url: str, *connectors: Connector, only: Iterable[dg.AssetCheckKey] | None = None
 ) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
     """Run the checks as their run does: (source, name) → what came of it."""
-    defs = defs_of(database_url, connectors or [Demo()])
-    selection = dg.AssetSelection.checks(*only) if only else dg.AssetSelection.checks_for_assets(
-        *(dg.AssetKey(["recordings", each.source_app]) for each in connectors or [Demo()])
-    )  # fmt: skip
+    known = connectors or (Demo(),)
+    defs = defs_of(database_url, known)
+    of_themselves = (
+        dg.AssetCheckKey(dg.AssetKey(["recordings", each.source_app]), name)
+        for each in known
+        for name in CHECKS
+        if name != "fresh" or not each.options_are_personal
+    )
+    selection = dg.AssetSelection.checks(*(only or of_themselves))
     job = dg.define_asset_job("checks", selection=selection).resolve(asset_graph=defs.resolve_asset_graph())
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance, resources={"postgres": PostgresResource(url=database_url)})
@@ -89,6 +94,14 @@ def test_every_source_has_its_checks_and_a_new_one_gets_them_too(database_url: s
     }
     assert all(each.passed for each in evaluations.values())
     assert all(each.description for each in evaluations.values())
+    keys = {
+        key.to_user_string()
+        for key in defs_of(database_url, [Demo(), Upload()]).resolve_asset_graph().asset_check_keys
+        if key.name != "coverage"
+    }
+    assert keys == {"import_counts:counts_match"} | {
+        f"recordings/{source}:{name}" for source in ("demo", "upload") for name in CHECKS
+    } - {"recordings/upload:fresh"}
 
 
 def test_a_single_check_runs_alone(database_url: str, ana: tenants.User) -> None:

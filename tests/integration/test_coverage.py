@@ -257,6 +257,14 @@ def test_a_user_without_an_account_is_told_what_to_do(
     assert "import-pipeline connect demo" in str(failure.user_failure_data.description)
 
 
+def test_without_any_account_there_is_nothing_to_compare(
+    database_url: str, conn: Connection, instance: dg.DagsterInstance
+) -> None:
+    evaluation, _ = evaluation_of(run_check(instance, database_url, Demo()))
+    assert evaluation.passed
+    assert "no active account" in str(evaluation.description)
+
+
 def test_only_sources_that_can_be_asked_for_a_month_have_it(database_url: str) -> None:
     defs = build_defs(connectors={"demo": UnpartitionedDemo()}, postgres=PostgresResource(url=database_url))
     assert "check_coverage_demo" not in {job.name for job in defs.resolve_all_job_defs()}
