@@ -25,7 +25,7 @@ from import_pipeline.figures import (
 )
 from import_pipeline.jobs import NOT_TRIED_AGAIN
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.tables import MOST_ROWS, show_time, to_markdown
+from import_pipeline.tables import MOST_ROWS, show_month, show_time, to_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _GROUP = "recordings"
 _MONTHS = 24
 _MONTHS_SHOWN_AT_ONCE = 12
-_LONGEST_BAR = 12
+_LONGEST_BAR = 10
 
 
 def build_assets(connectors: Iterable[Connector]) -> list[dg.AssetSpec | dg.AssetsDefinition]:
@@ -185,7 +185,7 @@ def _describe_months(frame: pd.DataFrame, undated: int) -> dict[str, Any]:
     totals = recent.sum(axis=1)
     bars = draw_bars(totals.tolist(), _LONGEST_BAR)
     rows = [
-        (month, *numbers, f"{bar} {total}")
+        (show_month(month), *numbers, f"{bar}\N{NO-BREAK SPACE}{total}")
         for (month, *numbers), bar, total in zip(recent.itertuples(name=None), bars, totals, strict=True)
     ]
     return {

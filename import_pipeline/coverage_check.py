@@ -73,7 +73,8 @@ def _build_check(connector: Connector) -> dg.AssetChecksDefinition:
                 CHECK_NAME,
                 asset=recordings_key(connector),
                 description=f"What {connector.title} lists for an account and month is in the library, or it is said "
-                f"why not. The job {_name('check_coverage', connector)} runs it for any user and month.",
+                f"why not. The job {_name('check_coverage', connector)} runs it for any user and month; see the "
+                "Execution history for what it found.",
             )
         ],
     )
@@ -124,7 +125,8 @@ def _judge(
     missing = sum(each.counts["missing"] for each in compared)
     failed = sum(each.counts["failed"] for each in compared)
     listed = sum(len(each.items) - each.counts["no longer listed"] for each in compared)
-    told = [f"{month.start:%B %Y}: {listed} listed, {missing} missing, {failed} failed."]
+    whose = f"{compared[0].label}, " if len(compared) == number == 1 else ""
+    told = [f"{whose}{month.start:%B %Y}: {listed} listed, {missing} missing, {failed} failed."]
     if not number:
         told = [f"{connector.title} has no active account, so there is nothing to compare."]
     if problems:

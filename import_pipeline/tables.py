@@ -28,8 +28,17 @@ def show_time(value: datetime | None) -> str:
     """Write a time for people who sit in any zone."""
     if value is None:
         return "never"
-    # Joined so that no line is broken in it: the columns of the UI are narrow.
-    return f"{value.astimezone(UTC):%-d %b %Y %H:%M} UTC".replace(" ", "\N{NO-BREAK SPACE}")
+    return _join(f"{value.astimezone(UTC):%-d %b %Y %H:%M} UTC")
+
+
+def show_month(month: str) -> str:
+    """Write a month ('2026-03')."""
+    return _join(f"{datetime.strptime(month, '%Y-%m').replace(tzinfo=UTC):%b %Y}")
+
+
+def _join(text: str) -> str:
+    """Let no line be broken in a text: the columns of the UI are narrow."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _cell(value: Any) -> str:

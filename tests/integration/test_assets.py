@@ -181,7 +181,7 @@ def test_the_last_year_is_a_table_short_enough_to_be_shown_at_once(
     rows = rows_of(table)
     assert len(table) < 1000
     assert len(rows) == 12
-    assert rows[0] == [f"{NOW:%Y-%m}", "40", "2", "1", "1", "████████████ 44"]
+    assert rows[0] == [f"{NOW:%b\N{NO-BREAK SPACE}%Y}", "40", "2", "1", "1", "██████████\N{NO-BREAK SPACE}44"]
 
 
 def test_the_chart_is_a_small_picture_in_markdown(conn: Connection, database_url: str, ana: tenants.User) -> None:
@@ -351,6 +351,14 @@ def test_a_month_of_a_backfill_refreshes_them_too(refreshing: Refreshing) -> Non
     refreshing.tick()
     refreshing.import_calls(partition_key="2024-03-01")
     assert refreshing.tick(0.5) == BOTH
+
+
+def test_an_import_that_ends_while_a_refresh_runs_is_not_forgotten(refreshing: Refreshing) -> None:
+    refreshing.import_calls()
+    assert refreshing.tick() == BOTH
+    refreshing.import_calls()
+    refreshing.refresh()
+    assert refreshing.tick(6) == BOTH
 
 
 def test_many_imports_refresh_them_once_in_five_minutes(refreshing: Refreshing) -> None:

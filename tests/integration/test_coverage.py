@@ -214,6 +214,7 @@ def test_the_check_is_green_after_an_import_and_red_when_something_is_missing(
         assert {record.kind for record in server.requests} == {"list"}
     assert not evaluation.passed
     assert evaluation.severity == dg.AssetCheckSeverity.ERROR
+    assert str(evaluation.description).startswith(f"ana@example.com, {gone.started_at:%B %Y}: ")
     assert "1 missing" in str(evaluation.description)
     assert gone.title.split()[0] in shown["differences"]
     assert "| missing |" in shown["differences"]
