@@ -65,12 +65,16 @@ def refresh_condition() -> dg.AutomationCondition[Any]:
     """
     condition = dg.AutomationCondition
     has_imports = condition.any_deps_match(~condition.missing())
+    requested = condition.newly_requested()
+    # Bare, because an `and` or `or` would lose the time of the import: one that ends between the request and the next
+    # look is news after the request, and not handled by it.
+    was_imported = condition.any_deps_match(condition.newly_updated()).since(requested)
     # What is late or overdue becomes so without any import.
-    hour_passed = condition.cron_tick_passed("0 * * * *") & has_imports
+    hour_passed = (condition.cron_tick_passed("0 * * * *") & has_imports).since(requested)
     # Imports that were made before the daemon was ever started.
-    never_looked = (condition.missing() & has_imports).newly_true()
-    has_news = (condition.any_deps_updated() | hour_passed | never_looked).since(condition.newly_requested())
-    looked_just_now = condition.newly_requested().since(condition.cron_tick_passed("*/5 * * * *"))
+    never_looked = (condition.missing() & has_imports).newly_true().since(requested)
+    has_news = was_imported | hour_passed | never_looked
+    looked_just_now = requested.since(condition.cron_tick_passed("*/5 * * * *"))
     return (has_news & ~looked_just_now & ~condition.in_progress()).with_label(
         "after imports, at most every five minutes, and once an hour"
     )
