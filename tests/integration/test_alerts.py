@@ -13,31 +13,14 @@ import dagster as dg
 import psycopg
 import pytest
 from connectors.demo import Demo
-from fakes.server import FakeServer, Request, Response, route
+from webhook import SECRET, Webhook
 from world import World, calls
 
 from import_pipeline import alerts
 from import_pipeline.alerts import AlertError, alert_on_failure, describe_failure, send
 from import_pipeline.errors import ItemError, SourceUnavailableError
 
-SECRET = "B04CANARY/xoxq-4711"
 SAID = "CANARY-77aa: what was said"
-
-
-class Webhook(FakeServer):
-    """What a chat program has for messages from outside."""
-
-    @route("POST", r"/services/.*", "alert")
-    def _receive(self, request: Request) -> Response:
-        return Response(200, b"ok", "text/plain")
-
-    @property
-    def address(self) -> str:
-        return f"{self.origin}/services/{SECRET}"
-
-    @property
-    def messages(self) -> list[Any]:
-        return [json.loads(record.body) for record in self.requests_of("alert") if record.status == 200]
 
 
 @pytest.fixture

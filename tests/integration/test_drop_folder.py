@@ -13,8 +13,10 @@ from typing import Any
 import dagster as dg
 import pytest
 import tenants
-from commands import VTT, write_calls
+from commands import VTT, CommandLine, write_calls
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dev import running_dev, wait_until
+from webhook import Webhook
 from world import World
 
 from import_pipeline import drop_folder_sensor, sensors
@@ -494,3 +496,46 @@ def test_fifty_thousand_files_are_looked_at_in_a_moment(
     with capsys.disabled():
         told = f"scan {scanned - started:.2f} s, first look {asked - scanned:.2f} s, idle look {idle:.2f} s"
         sys.stdout.write(f"\n50,000 files: {told}\n")
+
+
+START_SENSOR = """
+mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_in_the_running_ui_dropped_files_are_imported_and_a_broken_one_is_told_to_people(tmp_path: Path) -> None:
+    drop = tmp_path / "drop"
+    (drop / "ana@example.com").mkdir(parents=True)
+    write_calls(drop / "ana@example.com" / "week", 3)
+    with Webhook() as webhook:
+        settings = {
+            "IMPORT_PIPELINE_DROP_FOLDER": str(drop),
+            "IMPORT_PIPELINE_USER": "ana@example.com",
+            "IMPORT_PIPELINE_ALERT_URL": webhook.address,
+        }
+        command_line = CommandLine(tmp_path / "home", settings)
+        with running_dev(command_line) as dev:
+            repository = dev.repository()
+            selector = {
+                "repositoryName": repository["name"],
+                "repositoryLocationName": repository["location"]["name"],
+                "sensorName": "watch_drop_folder",
+            }
+            assert dev.ask(START_SENSOR, selector=selector)["startSensor"]["__typename"] == "Sensor"
+
+            def counted(number: int) -> bool:
+                outcome = command_line.run("counts", "--json")
+                return outcome.code == 0 and outcome.json == {"file-upload": number}
+
+            wait_until(lambda: counted(3), "waited for the first files", 240)
+            write_calls(drop / "ana@example.com", 1, start=10)
+            (drop / "ana@example.com" / "broken.vtt").touch()
+            wait_until(lambda: counted(4), "waited for the later file", 240)
+            (message,) = wait_until(lambda: webhook.messages, "waited for the alert", 240)
+            assert message["job"] == "import_file_upload"
+            assert "broken.vtt" in message["failed_items"][0]["item"]
+            runs = dev.runs(pipelineName="import_file_upload")
+            assert sorted(run["status"] for run in runs) == ["FAILURE", "SUCCESS"]
+            assert dev.wait_for_run(dev.launch("clean_up"))["status"] == "SUCCESS"
