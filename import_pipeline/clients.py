@@ -10,6 +10,7 @@ from uuid import UUID
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import StoredCredential, open_key_ring
+from import_pipeline.deadlines import Patience
 from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import Connect, Lane, RateBudget, limits_of
 from import_pipeline.records import Account
@@ -45,16 +46,20 @@ def open_client(
     Raises:
         ConfigurationError: A setting of the source or the encryption key is wrong.
     """
+    patience = Patience()
     credential = credential or open_credential(connector, account.id, account.user_id, storage)
     return HttpClient(
         connector.title,
         source_url(connector.source_app, connector.base_url) if connector.base_url else "",
         credential,
-        RateBudget(account.id, limits_of(connector.source_app, connector.rate_limits), storage.connect, lane),
+        RateBudget(
+            account.id, limits_of(connector.source_app, connector.rate_limits), storage.connect, lane, patience.sleep
+        ),
         trusted_domains=connector.trusted_domains,
         limit_ends_at=connector.limit_ends_at,
         max_attempts=max_attempts,
         connect_command=f"import-pipeline connect {connector.source_app}",
+        patience=patience,
     )
 
 

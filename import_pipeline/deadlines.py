@@ -1,10 +1,12 @@
-"""A bound on the whole of a request, which httpx lacks: its timeouts begin anew with every byte that trickles in.
+"""What httpx lacks: a bound on the whole of a request, and an end to all waiting when a run is stopped.
 
-The sockets of a client are asked to give up when the deadline of the present thread has passed.
+Its timeouts begin anew with every byte that trickles in, and no other thread can end them. The sockets of a client are
+asked to give up when the deadline of the present thread has passed, or its patience was ended.
 """
 
 from __future__ import annotations
 
+import math
 import ssl
 import threading
 import time
@@ -15,17 +17,51 @@ from typing import Any
 import httpcore
 import httpx
 
+from import_pipeline.errors import StoppedError
+
+_LOOK_SECONDS = 1.0
+_SHORTEST_SECONDS = 0.001  # nought would mean not to wait at all, which is another error
 _present = threading.local()
 
 
+class Patience:
+    """Waits, in any thread, until it is ended from another one."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            StoppedError: It was ended before or meanwhile.
+        """
+        if self._ended.wait(seconds):
+            raise StoppedError
+
+    def check(self) -> None:
+        """Raise `StoppedError` if it was ended."""
+        self.sleep(0)
+
+    def end(self) -> None:
+        """Wake whoever waits."""
+        self._ended.set()
+
+
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Let whatever this thread does with a bounded client raise `httpx.TimeoutException` after so many seconds."""
+def deadline(seconds: float, patience: Patience | None = None) -> Iterator[None]:
+    """Let whatever this thread does with a bounded client raise `httpx.TimeoutException` after so many seconds.
+
+    Args:
+        seconds: From now on.
+        patience: When it is ended, waiting for an answer raises `StoppedError`.
+    """
     _present.ends_at = time.monotonic() + seconds
+    _present.patience = patience
     try:
         yield
     finally:
-        _present.ends_at = None
+        _present.ends_at = _present.patience = None
 
 
 def bound_total_time(client: httpx.Client) -> None:
@@ -76,7 +112,18 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, _remaining(timeout, httpcore.ReadTimeout))
+        patience: Patience | None = getattr(_present, "patience", None)
+        if patience is None:
+            return self._inner.read(max_bytes, _remaining(timeout, httpcore.ReadTimeout))
+        ends_at = time.monotonic() + (math.inf if timeout is None else timeout)
+        while True:
+            patience.check()
+            left = _remaining(ends_at - time.monotonic(), httpcore.ReadTimeout) or 0.0
+            try:
+                return self._inner.read(max_bytes, max(_SHORTEST_SECONDS, min(left, _LOOK_SECONDS)))
+            except httpcore.ReadTimeout:
+                if left <= _LOOK_SECONDS:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, _remaining(timeout, httpcore.WriteTimeout))

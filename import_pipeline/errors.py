@@ -63,6 +63,10 @@ class SourceUnavailableError(ImportPipelineError):
     exit_code = 3
 
 
+class StoppedError(ImportPipelineError):
+    """The run is being stopped, so nothing more is asked."""
+
+
 class MigrationError(ImportPipelineError):
     """The database could not be migrated; nothing was changed."""
 

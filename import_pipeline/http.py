@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import httpx
 import tenacity
 
-from import_pipeline.deadlines import bound_total_time, deadline
+from import_pipeline.deadlines import Patience, bound_total_time, deadline
 from import_pipeline.errors import ErrorClass, HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
 from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS, Permit
 from import_pipeline.records import JsonObject
@@ -110,6 +110,7 @@ class HttpClient:
         limit_ends_at: Says of a refusal that is no 429 whether it is the provider's limit, and when that ends.
         max_attempts: How often a request is sent at most, where what went wrong may pass; `MAX_ATTEMPTS`.
         connect_command: What to run when the credential is no longer accepted.
+        patience: What `stop` ends; a budget of this client should wait with the same.
         sleep: For tests.
 
     Attributes:
@@ -128,7 +129,8 @@ class HttpClient:
         limit_ends_at: Callable[[httpx.Response], datetime | None] = lambda _: None,
         max_attempts: int | None = None,
         connect_command: str = "import-pipeline connect",
-        sleep: Callable[[float], None] = time.sleep,
+        patience: Patience | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.title = title
         self.base_url = base_url
@@ -140,7 +142,8 @@ class HttpClient:
         self._limit_ends_at = limit_ends_at
         self._max_attempts = max_attempts or MAX_ATTEMPTS
         self._connect_command = connect_command
-        self._sleep = sleep
+        self._patience = patience or Patience()
+        self._sleep = sleep or self._patience.sleep
         self._failed_in_a_row = 0
         self._silent_until: dict[str, float] = {}
         self._refused: HttpError | None = None
@@ -164,8 +167,13 @@ class HttpClient:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close its connections."""
+        """Stop it and close its connections."""
+        self.stop()
         self._client.close()
+
+    def stop(self) -> None:
+        """Let every thread that asks or waits to ask end with `StoppedError`, within a second or so."""
+        self._patience.end()
 
     @property
     def kind(self) -> str | None:
@@ -404,9 +412,10 @@ class HttpClient:
             request.url = request.url.copy_with(params=kept)
 
     def _send_once(self, request: httpx.Request, what: str, budgets: Sequence[str]) -> httpx.Response:
+        self._patience.check()
         permit = self._wait_for_leave(budgets)
         try:
-            with deadline(self._total_seconds):
+            with deadline(self._total_seconds, self._patience):
                 response = self._client.send(request, stream=True)
                 if may_pass(response.status_code) and (asked := silence_asked(response)):
                     self._silent_until |= dict.fromkeys(budgets, time.monotonic() + asked)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +110,8 @@ def write_output(path: UPath, obj: Any) -> None:
             else:
                 out.write(_VALUE + _value.dump_json(obj) + b"\n")
     except BaseException:
+        if isinstance(obj, Stream) and isinstance(obj.items, Generator):
+            obj.items.close()  # else its threads would go on for as long as somebody remembers the error
         with suppress(OSError):
             partial.unlink()
         raise

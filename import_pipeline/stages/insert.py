@@ -7,6 +7,7 @@ of which nothing uncommitted remains, and a repetition finds what was committed 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -46,9 +47,9 @@ def insert(
     """Return what became of the batch, counted from the ledger."""
     account, run_id = batch.batch.account, root_run_id(context)
     counts, without_vault_entry = batch.batch.counts, 0
-    with postgres.connection() as conn:
+    with postgres.connection() as conn, closing(hold(context, postgres, account, batch.items)) as outcomes:
         counted: set[str] = set()
-        for chunk in cut_chunks(hold(context, postgres, account, batch.items)):
+        for chunk in cut_chunks(outcomes):
             written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
             counts += written
             without_vault_entry += unvaulted

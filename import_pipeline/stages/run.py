@@ -6,7 +6,7 @@ Not here: anything about items.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -85,7 +85,7 @@ def lane_of(context: dg.OpExecutionContext) -> Lane:
 
 def hold(
     context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
-) -> Iterator[ItemT]:
+) -> Generator[ItemT, None, None]:
     """Yield the items while the account's lease is this run's, and keep all leases of the run meanwhile.
 
     In a thread of its own: a single item may wait for minutes until its provider allows the next request. A run over

@@ -103,7 +103,7 @@ def transform_items(
     def outcome_of(item: NewItem | Known | Ignored) -> Outcome:
         return transform_item(connector, account, item, http, now) if isinstance(item, NewItem) else item
 
-    return _map_in_order(outcome_of, items, connector.concurrency)
+    return _map_in_order(outcome_of, items, connector.concurrency, http.stop)
 
 
 def transform_item(connector: Connector, account: Account, new: NewItem, http: HttpClient, now: datetime) -> Outcome:
@@ -172,10 +172,13 @@ def _fail(new: NewItem, error_class: ErrorClass, reason: str, now: datetime) -> 
     return Failed(new.item, error_class, reason, next_attempt_at(now, error_class, new.attempts))
 
 
-def _map_in_order(function: Callable[[Any], Outcome], items: Iterable[Any], concurrency: int) -> Iterator[Outcome]:
+def _map_in_order(
+    function: Callable[[Any], Outcome], items: Iterable[Any], concurrency: int, stop: Callable[[], None]
+) -> Iterator[Outcome]:
     """Apply a function in at most `concurrency` threads, yielding in order and running `_AHEAD` times as far ahead.
 
-    So that one item which is asked for again and again does not keep the other threads idle.
+    So that one item which is asked for again and again does not keep the other threads idle. When it ends early,
+    because the run is cancelled or the source is down, `stop` ends what the threads are waiting for.
     """
     if concurrency == 1:
         yield from map(function, items)
@@ -189,6 +192,7 @@ def _map_in_order(function: Callable[[Any], Outcome], items: Iterable[Any], conc
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
+        except BaseException:
+            stop()
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from import_pipeline.accounts import ensure_account
-from import_pipeline.errors import RateLimitedError, ReconnectError
+from import_pipeline.deadlines import Patience
+from import_pipeline.errors import RateLimitedError, ReconnectError, StoppedError
 from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import Connect, RateBudget, RateLimit
 
@@ -161,6 +162,17 @@ def test_where_nobody_waits_history_is_not_held_up(connect: Connect, account_id:
     live, history = (RateBudget(account_id, [MINUTE], connect, lane, no_sleep) for lane in ("live", "history"))
     take(live, 5)
     take(history, 5)
+
+
+def test_who_waits_for_a_limit_wakes_up_when_the_run_is_stopped(connect: Connect, account_id: UUID) -> None:
+    """F60."""
+    patience = Patience()
+    budget = RateBudget(account_id, [replace(MINUTE, requests=1)], connect, sleep=patience.sleep)
+    take(budget, 1)
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(budget.take, ["requests"])
+        patience.end()
+        assert isinstance(waiting.exception(timeout=20), StoppedError)
 
 
 def test_a_limit_of_one_is_open_to_history_too(connect: Connect, account_id: UUID) -> None:

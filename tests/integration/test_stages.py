@@ -24,12 +24,15 @@ from world import World, calls, problem_of, summary_of
 
 from import_pipeline import ConnectorRecord, run_pipeline
 from import_pipeline.clients import Storage
+from import_pipeline.deadlines import Patience
 from import_pipeline.errors import (
     ErrorClass,
     IgnoredItemError,
     ImportPipelineError,
     ItemError,
     NotReadyError,
+    SourceUnavailableError,
+    StoppedError,
 )
 from import_pipeline.http import HttpClient
 from import_pipeline.leases import acquire_lease, this_process
@@ -762,6 +765,39 @@ def opened(world: World, connector: Demo, run_id: str, *users: tenants.User) -> 
     storage = Storage(PostgresResource(url=world.url).connection, is_embedded=False)
     emails = [user.email for user in users]
     return open_accounts(world.conn, connector, storage, emails, {}, run_id, lambda _: False, wait_seconds=0)
+
+
+@pytest.mark.parametrize("ends", ["broken", "closed"])
+def test_a_batch_that_ends_early_lets_none_of_its_threads_wait_on(ends: str) -> None:
+    """F60: one may wait for minutes until its provider allows the next request."""
+    patience = Patience()
+    http = HttpClient("Demo", "", patience=patience)
+    woken: list[str] = []
+
+    class Waiting(ConcurrentDemo):
+        def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
+            if item.external_id == "call-000":
+                return super().fetch_record(account, item, http)
+            if item.external_id == "call-001" and ends == "broken":
+                raise SourceUnavailableError("It is down.")
+            try:
+                patience.sleep(200)
+            except StoppedError:
+                woken.append(item.external_id)
+                raise
+            raise AssertionError("unreachable")
+
+    source = Waiting(calls(10))
+    account = Account(uuid4(), uuid4(), "demo", "ana", START)
+    items = [NewItem(ListedItem(f"call-{number:03d}")) for number in range(10)]
+    outcomes = transform_items(source, account, items, http, START)
+    assert isinstance(next(iter(outcomes)), Ready)
+    if ends == "broken":
+        with pytest.raises(SourceUnavailableError):
+            next(iter(outcomes))
+    else:
+        outcomes.close()  # type: ignore[attr-defined]
+    assert "call-002" in woken
 
 
 def test_chunks_are_bounded_by_rows_and_by_characters_and_keep_the_order() -> None:

@@ -27,7 +27,7 @@ from fakes.server import Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from import_pipeline.errors import HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
+from import_pipeline.errors import HttpError, RateLimitedError, ReconnectError, SourceUnavailableError, StoppedError
 from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import Permit
 from import_pipeline.refusals import describe_body, redact, silence_asked
@@ -471,6 +471,33 @@ def test_an_answer_that_never_ends_is_given_up(slow: str) -> None:
     """F49."""
     with raw_server(SLOW[slow]) as url, HttpClient("Demo", url) as client:
         assert str(errors_of(lambda: client.get_json("/"))) == "Demo did not answer GET / in time."
+
+
+@pytest.mark.parametrize("waits_for", ["an answer", "the rest of an answer", "the end of a silence"])
+def test_whatever_it_waits_for_ends_when_the_run_is_stopped(waits_for: str) -> None:
+    """F60."""
+    arrived = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        said = {
+            "an answer": b"",
+            "the rest of an answer": b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n",
+            "the end of a silence": b"HTTP/1.1 503 Busy\r\nRetry-After: 200\r\nContent-Length: 0\r\n\r\n",
+        }
+        connection.sendall(said[waits_for])
+        arrived.set()
+        over.wait(20)
+
+    over = threading.Event()
+    with raw_server(script) as url, HttpClient("Demo", url) as client, ThreadPoolExecutor(1) as executor:
+        asked = executor.submit(client.get_json, "/")
+        assert arrived.wait(20)
+        client.stop()
+        assert isinstance(asked.exception(timeout=10), StoppedError)
+        with pytest.raises(StoppedError):
+            client.get_json("/")
+        over.set()
 
 
 @pytest.mark.usefixtures("impatient")
