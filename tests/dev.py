@@ -34,6 +34,10 @@ mutation ($selector: PartitionSetSelector!, $months: [String!]!) {
   }
 }
 """
+TERMINATE = """
+mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on TerminateRunFailure { message } } }
+"""
+CANCEL_BACKFILL = "mutation ($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
 RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"
 RUNS = """
 query ($filter: RunsFilter, $limit: Int) {
@@ -141,6 +145,14 @@ class Dev:
         launched = self.ask(BACKFILL, selector=selector, months=months)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
+
+    def terminate(self, run_id: str) -> str:
+        """Cancel a run as its page does, and return how that was answered."""
+        return str(self.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"])
+
+    def cancel_backfill(self, backfill_id: str) -> str:
+        """Cancel a backfill as its page does, and return how that was answered."""
+        return str(self.ask(CANCEL_BACKFILL, id=backfill_id)["cancelPartitionBackfill"]["__typename"])
 
     def wait_for_run(self, run_id: str, timeout: float = 120) -> dict[str, Any]:
         """Return a run when it has ended, with the statistics of its steps."""
