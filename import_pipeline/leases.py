@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -125,6 +126,13 @@ class LeaseKeeper:
             raise LeaseLostError(
                 f"This run lost its account: {refused[account_id]}. What it had not committed is done by the next run."
             )
+
+    def release(self) -> None:
+        """Give back at once what was taken, if the database can be reached; else it runs out."""
+        self._over.set()
+        with suppress(DatabaseUnavailableError, psycopg.Error), self._connect() as conn, self._lock:
+            while self._held:
+                release_lease(conn, self._held.pop(), self._holder)
 
     def _keep(self) -> None:
         renewed_at = time.monotonic()

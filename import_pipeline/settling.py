@@ -25,6 +25,7 @@ from import_pipeline.tenancy import acting_as
 INTERVAL_SECONDS = 15
 """With the silence that ends a lease this keeps a row from showing a dead run for more than two minutes."""
 _ROWS_PER_TICK = 500
+_ALL_ROWS = 1_000_000
 
 
 @dg.sensor(
@@ -52,10 +53,8 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
     Returns:
         The root runs of which rows were closed.
     """
-    with acting_as(conn, None), conn.cursor(row_factory=class_row(OpenSyncJob)) as cursor:
-        rows = cursor.execute(query("find_silent_sync_jobs"), {"limit": _ROWS_PER_TICK}).fetchall()
     settled = []
-    for row in rows:
+    for row in _find_open(conn, _ROWS_PER_TICK):
         runs = runs_of(instance, row.run_id)
         is_gone = row.holder_process is not None and is_process_gone(row.holder_process)
         if not runs:  # of another instance, or deleted
@@ -66,19 +65,35 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
             is_over = is_run_over(instance, row.run_id)
         if is_over:
             is_cancelled = bool(runs) and runs[-1].status == dg.DagsterRunStatus.CANCELED
-            account = Account(
-                id=row.account_id,
-                user_id=row.user_id,
-                source_app=row.source_app,
-                label="",
-                opened_at=database_time(conn),
-                sync_job_id=row.id,
-            )
             if runs and PARTITION_TAG not in runs[0].tags:
                 pause_poll(conn, row.account_id)
-            settle_broken_run(conn, [account], row.run_id, cancelled=is_cancelled)
+            _settle(conn, row, cancelled=is_cancelled)
             settled.append(row.run_id)
     return list(dict.fromkeys(settled))
+
+
+def settle_run(conn: psycopg.Connection[Any], run_id: str, *, cancelled: bool) -> None:
+    """Close the rows of a run of which it is certain that it has ended, given its root run."""
+    for row in _find_open(conn, _ALL_ROWS):
+        if row.run_id == run_id:
+            _settle(conn, row, cancelled=cancelled)
+
+
+def _find_open(conn: psycopg.Connection[Any], limit: int) -> list[OpenSyncJob]:
+    with acting_as(conn, None), conn.cursor(row_factory=class_row(OpenSyncJob)) as cursor:
+        return cursor.execute(query("find_silent_sync_jobs"), {"limit": limit}).fetchall()
+
+
+def _settle(conn: psycopg.Connection[Any], row: OpenSyncJob, *, cancelled: bool) -> None:
+    account = Account(
+        id=row.account_id,
+        user_id=row.user_id,
+        source_app=row.source_app,
+        label="",
+        opened_at=database_time(conn),
+        sync_job_id=row.id,
+    )
+    settle_broken_run(conn, [account], row.run_id, cancelled=cancelled)
 
 
 def _report_ended(instance: dg.DagsterInstance, runs: list[dg.DagsterRun]) -> bool:

@@ -126,11 +126,15 @@ def open_accounts(
         found = [replace(account, last_sync_at=None) for account in found]
     # Kept until all are open: checking a credential may take a minute where its source does not answer.
     with LeaseKeeper(storage.connect, run_id, lane, is_over) as keeper:
-        refused = keeper.take([account.id for account in found], wait_seconds)
-        return [
-            _open_account(conn, connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
-            for account in found
-        ]
+        try:
+            refused = keeper.take([account.id for account in found], wait_seconds)
+            return [
+                _open_account(conn, connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
+                for account in found
+            ]
+        except BaseException:  # an interrupt too: no row may say yet that this run has them
+            keeper.release()
+            raise
 
 
 def _open_account(
