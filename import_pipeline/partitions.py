@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.errors import ConfigurationError
 from import_pipeline.records import Account, Window
 from import_pipeline.settings import history_start
 
@@ -46,6 +47,51 @@ def months_ago(month: date, today: date) -> int:
     return (today.year - month.year) * 12 + today.month - month.month
 
 
+def list_months(connector: Connector, now: datetime, first: date | None = None, last: date | None = None) -> list[date]:
+    """Return the first days of the months that a backfill covers, newest first.
+
+    Args:
+        connector: The source.
+        now: The present (aware).
+        first: A day of the earliest month; None means where the source's history begins.
+        last: A day of the latest month; None means the present one.
+
+    Raises:
+        ConfigurationError: The source cannot be asked for months, or these are none that it can be asked for.
+    """
+    if not connector.partitioned:
+        raise ConfigurationError(
+            f"{connector.title} cannot be asked for single months. "
+            + (
+                "`import-pipeline upload` imports files and folders, whenever they are from."
+                if connector.options_are_personal
+                else f"`import-pipeline sync {connector.source_app} --full` imports its whole history."
+            )
+        )
+    earliest = max(connector.history_start, history_start(connector.source_app, connector.history_start))
+    begins, present = earliest.astimezone(UTC).date().replace(day=1), now.astimezone(UTC).date().replace(day=1)
+    month, oldest = (last or present).replace(day=1), (first or begins).replace(day=1)
+    if oldest < begins:
+        raise ConfigurationError(
+            f"The history of {connector.title} begins with {begins:%Y-%m} here, so --from cannot be {oldest:%Y-%m}."
+        )
+    if month > present:
+        raise ConfigurationError(f"{month:%Y-%m} has not begun yet; the last month is {present:%Y-%m}.")
+    if oldest > month:
+        raise ConfigurationError(f"{oldest:%Y-%m} lies after {month:%Y-%m}; --from is the earlier one.")
+    months = []
+    while month >= oldest:
+        months.append(month)
+        month = (month - timedelta(days=1)).replace(day=1)
+    return months
+
+
+def span_of(month: date) -> Window:
+    """Return the span of a month (UTC), given its first day."""
+    start = datetime(month.year, month.month, 1, tzinfo=UTC)
+    return Window(start, (start + timedelta(days=32)).replace(day=1))
+
+
 def plan_windows(connector: Connector, account: Account, partition: Window | None = None) -> list[Window]:
     """Return the windows to list for an account, newest first, each as long as the provider allows at most.
 
@@ -54,11 +100,11 @@ def plan_windows(connector: Connector, account: Account, partition: Window | Non
         account: `last_sync_at` is the cursor; the windows end when the account was opened.
         partition: The month of a backfill; None means incremental.
     """
+    if partition is not None:
+        return plan_month(connector, partition, account.opened_at)
     end = account.opened_at
     earliest = history_start(connector.source_app, connector.history_start)
-    if partition is not None:
-        start, end = max(partition.start, earliest), min(partition.end, end)
-    elif account.last_sync_at is None:
+    if account.last_sync_at is None:
         start = earliest
     else:
         start = account.last_sync_at - connector.look_back
@@ -66,6 +112,16 @@ def plan_windows(connector: Connector, account: Account, partition: Window | Non
             start = min(start, account.oldest_open_at)
         start = max(start, earliest)
     return cut_window(start, end, connector.longest_window if connector.partitioned else None)
+
+
+def plan_month(connector: Connector, month: Window, now: datetime) -> list[Window]:
+    """Return the windows to list for a month of history, newest first; of the present month there is a part only."""
+    earliest = history_start(connector.source_app, connector.history_start)
+    return cut_window(
+        max(month.start, earliest),
+        min(month.end, now),
+        connector.longest_window,
+    )
 
 
 def cut_window(start: datetime, end: datetime, longest: timedelta | None) -> list[Window]:

@@ -18,7 +18,7 @@ import click
 
 from import_pipeline.cli.comparing import coverage
 from import_pipeline.cli.connecting import connect, disconnect, rotate_key
-from import_pipeline.cli.importing import retry, sync, upload
+from import_pipeline.cli.importing import backfill, retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain
 from import_pipeline.cli.reading import counts, failures, sources, status, why
@@ -43,7 +43,7 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    (upload, sync, counts, status, failures, retry),
+    (upload, sync, backfill, counts, status, failures, retry),
     (connect, disconnect, why, coverage, sources),
     (migrate, rotate_key, duplicates, psql, dev),
 )

@@ -1,9 +1,11 @@
-"""The commands that import: `upload`, `sync` and `retry`."""
+"""The commands that import: `upload`, `sync`, `backfill` and `retry`."""
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,6 +66,55 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
         from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
 
         raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json, full=full))
+
+
+class _Month(click.ParamType[date]):
+    """A month such as 2025-03."""
+
+    name = "YYYY-MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return its first day."""
+        if isinstance(value, date):
+            return value
+        try:
+            return datetime.strptime(value, "%Y-%m").replace(tzinfo=UTC).date()
+        except ValueError:
+            self.fail(f"{value!r} is not a month such as 2025-03.", param, ctx)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--from", "first", type=_Month(), help="The earliest month. [default: where the source's history begins]")
+@click.option("--to", "last", type=_Month(), help="The latest month. [default: the present one]")
+@click.option(
+    "--user",
+    "users",
+    metavar="EMAIL",
+    multiple=True,
+    envvar="IMPORT_PIPELINE_USER",
+    show_envvar=True,
+    help="Whose calls; may be repeated. [default: every active account]",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before beginning.")
+@json_option
+def backfill(
+    source: str, first: date | None, last: date | None, users: tuple[str, ...], yes: bool, as_json: bool
+) -> None:
+    """Import months of history from a source, the newest first.
+
+    Shows what it would do and asks. Each month is a run of its own; imports of what is new go on beside them and come
+    first. Repeated, it only lists what is done already. The UI launches the same from the page of the source's job:
+    Partitions, Launch backfill.
+    """
+    from import_pipeline.connectors.base import get_connector
+    from import_pipeline.database import open_database
+
+    connector = get_connector(source)
+    with open_database() as database:
+        from import_pipeline.cli.backfilling import run_backfill  # loads Dagster
+
+        raise SystemExit(run_backfill(database, connector, users, first, last, yes=yes, as_json=as_json))
 
 
 @click.command()

@@ -113,15 +113,7 @@ def open_accounts(
     checked = connector.check_options(dict(options))
     if connector.options_are_personal and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
-    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
-    found = find_accounts(conn, connector.source_app, user_ids)
-    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
-        if all(account.user_id != user_id for account in found):
-            command = "upload" if connector.options_are_personal else f"sync {connector.source_app}"
-            command = f"connect {connector.source_app}" if connector.authenticates_by else command
-            raise ConfigurationError(
-                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
-            )
+    found = find_run_accounts(conn, connector, users)
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
     # Kept until all are open: checking a credential may take a minute where its source does not answer.
@@ -135,6 +127,29 @@ def open_accounts(
         except BaseException:  # an interrupt too: no row may say yet that this run has them
             keeper.release()
             raise
+
+
+def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users: Sequence[str]) -> list[FoundAccount]:
+    """Return the accounts that a run for some users works on.
+
+    Args:
+        conn: An idle connection.
+        connector: The source.
+        users: Addresses or ids; empty means every active account.
+
+    Raises:
+        ConfigurationError: A user is unknown or has no account at this source.
+    """
+    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
+    found = find_accounts(conn, connector.source_app, user_ids)
+    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
+        if all(account.user_id != user_id for account in found):
+            command = "upload" if connector.options_are_personal else f"sync {connector.source_app}"
+            command = f"connect {connector.source_app}" if connector.authenticates_by else command
+            raise ConfigurationError(
+                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
+            )
+    return found
 
 
 def _open_account(
