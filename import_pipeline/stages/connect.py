@@ -24,7 +24,7 @@ from import_pipeline.postgres import PostgresResource
 from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.sql import query
-from import_pipeline.stages.run import database_time, is_run_over, lane_of, root_run_id
+from import_pipeline.stages.run import database_time, heed_cancellation, is_run_over, lane_of, root_run_id
 from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs
@@ -56,6 +56,7 @@ def connect(
     io_manager: dg.ResourceParam[StreamIOManager],
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
+    heed_cancellation(context)
     with postgres.connection() as conn:
         accounts = open_accounts(
             conn,

@@ -78,6 +78,24 @@ def _is_tried_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return record is not None and time.time() - (record.end_time or 0) < _RETRY_SECONDS
 
 
+def heed_cancellation(context: dg.OpExecutionContext) -> None:
+    """End a run that somebody cancelled while its process was being started.
+
+    Dagster then finds no process to interrupt, and what it notes of the request is overwritten when the run starts. Its
+    log of events still has it: that of this run or, if it ended before it could say so, of the one that it retries.
+
+    Raises:
+        dg.DagsterExecutionInterruptedError: Somebody did.
+    """
+    run_ids = [context.run_id]
+    if context.run.parent_run_id and "dagster/retry_number" in context.run.tags:  # not again because a person asked
+        run_ids.append(context.run.parent_run_id)
+    asked = (context.instance.all_logs(each, of_type=dg.DagsterEventType.PIPELINE_CANCELING) for each in run_ids)
+    if any(asked):
+        context.instance.report_run_canceling(context.run)
+        raise dg.DagsterExecutionInterruptedError
+
+
 def lane_of(context: dg.OpExecutionContext) -> Lane:
     """Say whether this run imports what is new or, having a partition, a month of history."""
     return "history" if context.has_partition_key else "live"

@@ -20,6 +20,8 @@ import pytest
 import tenants
 from connectors import demo
 from connectors.demo import START, Call, ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo, no_http
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 from world import World, calls, problem_of, summary_of
 
 from import_pipeline import ConnectorRecord, run_pipeline
@@ -975,6 +977,30 @@ def test_an_item_that_waits_for_long_does_not_cost_the_account(world: World, mon
 
     assert world.run(Slow(calls(1))).success
     assert len(set(expiries)) >= 3
+
+
+@pytest.mark.parametrize("is_retry", [False, True], ids=["itself", "by the run it retries"])
+def test_a_run_that_was_cancelled_while_it_was_started_does_nothing(world: World, is_retry: bool) -> None:
+    """F66: its process could not be told then, and the state of the run is overwritten when it starts."""
+    world.account("ana@example.com")
+    source = Demo(calls(3))
+    asked, run_id = str(uuid4()), str(uuid4())
+    event = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_CANCELING.value, "import_demo")
+    world.instance.report_dagster_event(event, asked if is_retry else run_id)
+    tags = {"dagster/parent_run_id": asked, "dagster/root_run_id": asked, "dagster/retry_number": "1"}
+    job = world.job(source)
+    if is_retry:
+        run = world.instance.create_run_for_job(job, run_id=run_id, parent_run_id=asked, root_run_id=asked, tags=tags)
+        list(execute_run_iterator(InMemoryJob(job), run, world.instance))
+    else:
+        job.execute_in_process(instance=world.instance, run_id=run_id, raise_on_error=False)
+    found = world.instance.get_run_by_id(run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.CANCELED
+    assert source.windows == []
+    assert world.jobs() == []
+    assert world.rows("select count(*) from import_pipeline.leases") == [(0,)]
+    assert world.run(source).success
 
 
 # --- partitions ---------------------------------------------------------------------------------------------------
