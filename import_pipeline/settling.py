@@ -97,9 +97,12 @@ def _settle(conn: psycopg.Connection[Any], row: OpenSyncJob, *, cancelled: bool)
 
 
 def _report_ended(instance: dg.DagsterInstance, runs: list[dg.DagsterRun]) -> bool:
-    """Tell Dagster that the process of a run is gone, which it cannot see by itself; say whether it did not know."""
+    """Tell Dagster that the process of a run is gone, which it cannot always see; say whether it did not know."""
     working = [run for run in runs if run.status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)]
     for run in working:
+        # Of what was launched it sees for itself, and resumes it; of a command that runs a job itself it never knows.
+        if instance.run_launcher.supports_check_run_worker_health and run.job_code_origin is not None:
+            continue
         if run.status == dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message="The process of this run has ended.")
         else:

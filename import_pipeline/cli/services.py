@@ -1,0 +1,234 @@
+"""The three processes behind the UI, each kept running: code server, webserver, daemon.
+
+What they need to find each other is made here: a private folder with the socket of the code server, and a workspace
+that names it. When one of them ends by itself, or somebody kills it, it alone is started again; runs are processes of
+their own (`run_launcher`) and go on meanwhile. Which database they use and how long they are wanted belongs to
+`serving`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from import_pipeline.cli.output import say
+from import_pipeline.errors import ImportPipelineError
+
+HOST = "127.0.0.1"
+LOCATION = "import_pipeline.definitions"
+"""What the UI calls our code; the commands tag their runs with it."""
+
+# Dagster's own warnings, such as the advice to use another command, say nothing to who runs this one.
+_PYTHON = (sys.executable, "-W", "ignore", "-m")
+_PR_SET_PDEATHSIG = 1
+_LOOK_SECONDS = 0.2
+_START_SECONDS = 180.0
+_STOP_SECONDS = 30.0
+_SETTLED_SECONDS = 60.0
+"""A service that ran that long is started again at once; one that keeps ending waits longer each time."""
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Service:
+    """A process that is started again when it ends.
+
+    Args:
+        name: What people call it.
+        command: What to run.
+        is_ready: Says whether it does its work by now.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], is_ready: Callable[[], bool] = lambda: True) -> None:
+        self.name = name
+        self._command = command
+        self._is_ready = is_ready
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = self._not_before = self._pause = 0.0
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The running process, or None when it has ended."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid)
+        return None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C in the terminal reaches it through us, once."""
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and constant arguments
+            self._command,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        self._started_at, self._not_before = time.monotonic(), 0.0
+
+    def start_and_wait(self) -> None:
+        """Start it and wait until it does its work.
+
+        Raises:
+            ImportPipelineError: It ends, or takes too long.
+        """
+        self.start()
+        while not self._is_ready():
+            if self.process is None:
+                raise ImportPipelineError(f"The {self.name} {self._ending()}; its output above says why.")
+            if time.monotonic() - self._started_at > _START_SECONDS:
+                raise ImportPipelineError(f"The {self.name} was not ready within {_START_SECONDS:.0f} seconds.")
+            time.sleep(_LOOK_SECONDS)
+
+    def keep_running(self) -> None:
+        """Start it again if it has ended."""
+        if self.process is not None:
+            return
+        now = time.monotonic()
+        if not self._not_before:
+            keeps_ending = now - self._started_at < _SETTLED_SECONDS
+            self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE_SECONDS) if keeps_ending else 0.0
+            self._not_before = now + self._pause
+            say(f"The {self.name} {self._ending()}. It is started again; runs go on.")
+        if now >= self._not_before:
+            self.start()
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does and, after a while, whatever of it is left."""
+        process = self.process
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):
+                interrupt([process, *process.children(recursive=True)], only=process)
+        if self._process is not None:
+            self._process.wait()
+
+    def _ending(self) -> str:
+        code = self._process.returncode if self._process is not None else 0
+        return f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
+
+
+class Services:
+    """What makes up the UI.
+
+    Args:
+        folder: A private folder with a short path.
+        port: Where the webserver listens.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        address, workspace = folder / "code.sock", folder / "workspace.yaml"
+        # YAML is a superset of JSON.
+        server = {"host": "localhost", "socket": str(address), "location_name": LOCATION}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+        known = ("--workspace", str(workspace))
+        self.url = f"http://{HOST}:{port}"
+        quiet = ("--log-level", "error")
+        self._code_server = Service(
+            "code server",
+            [*_PYTHON, "dagster", "code-server", "start", "--socket", str(address), "--module-name", LOCATION, *quiet],
+            lambda: _accepts(address),
+        )
+        self._webserver = Service(
+            "webserver",
+            [*_PYTHON, "dagster_webserver", "--host", HOST, "--port", str(port), *known, "--dagster-log-level=error"],
+            lambda: _answers(f"{self.url}/server_info"),
+        )
+        self._daemon = Service("daemon", [*_PYTHON, "dagster._daemon", "run", *known, *quiet])
+
+    def start(self) -> None:
+        """Start all and wait until the UI answers.
+
+        Raises:
+            ImportPipelineError: One of them does not start.
+        """
+        # Both others would look for the code in vain, and the daemon again only after a minute.
+        self._code_server.start_and_wait()
+        self._daemon.start()
+        self._webserver.start_and_wait()
+
+    def keep_running(self) -> None:
+        """Start again what has ended."""
+        server = self._code_server.process
+        if server is not None and not _has_loaded_code(server):
+            self._code_server.stop()
+        for service in (self._code_server, self._webserver, self._daemon):
+            service.keep_running()
+
+    def stop(self) -> None:
+        """End all; the daemon first, so that nothing new begins."""
+        for service in (self._daemon, self._webserver, self._code_server):
+            service.stop()
+
+
+@contextmanager
+def running_services(port: int) -> Iterator[Services]:
+    """Start the services, and end them with the context.
+
+    Raises:
+        ImportPipelineError: One of them does not start.
+    """
+    # Not in the home: the path of a socket has 107 bytes at most. The folder is open to nobody else.
+    with tempfile.TemporaryDirectory(prefix="import-pipeline-", ignore_cleanup_errors=True) as folder:
+        services = Services(Path(folder), port)
+        try:
+            services.start()
+            yield services
+        finally:
+            services.stop()
+
+
+def interrupt(processes: Sequence[psutil.Process], *, only: psutil.Process | None = None) -> None:
+    """Ask processes to end as Ctrl-C does, and kill what has not ended after a while.
+
+    Args:
+        processes: All that must end.
+        only: The one that is asked and sees to the others, if not each is.
+    """
+    for process in processes if only is None else [only]:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when its parent is killed and cannot do it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _has_loaded_code(server: psutil.Process) -> bool:
+    """Say whether the process that has loaded the code lives; the code server itself only hands on what it is asked."""
+    try:
+        return any("grpc" in child.cmdline() for child in server.children())
+    except psutil.Error:
+        return True  # it is ending, which is seen soon enough
+
+
+def _accepts(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(address))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own address
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
