@@ -8,11 +8,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psutil
 from commands import COMMAND, REPOSITORY, CommandLine
+
+from import_pipeline.embedded import open_server
 
 Found = TypeVar("Found")
 
@@ -65,7 +70,7 @@ def wait_until(look: Callable[[], Found | None], what: str, timeout: float = 120
             found = look()
             if found:
                 return found
-        except (httpx.HTTPError, TypeError, KeyError):  # it is just being restarted
+        except (httpx.HTTPError, TypeError, KeyError, ValueError):  # it is just being restarted
             found = None
         assert time.monotonic() < deadline, f"{what}, in vain for {timeout:.0f} seconds"
         time.sleep(0.5)
@@ -121,6 +126,16 @@ class Dev:
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         return self.process.wait(timeout=timeout)
+
+    @cached_property
+    def _socket_folder(self) -> str:
+        with open_server(self.command_line.home) as server:
+            return parse_qs(urlsplit(server.url()).query)["host"][0]
+
+    def postmasters(self) -> list[psutil.Process]:
+        """Return the first process of the embedded server, of which there is one or none."""
+        setting = f"unix_socket_directories={self._socket_folder}"
+        return [process for process in psutil.process_iter(["cmdline"]) if setting in (process.info["cmdline"] or [])]
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Return the answer's data; `httpx.HTTPError` when nobody answers."""

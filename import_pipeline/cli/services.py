@@ -49,13 +49,21 @@ class Service:
         name: What people call it.
         command: What to run.
         is_ready: Says whether it does its work by now.
+        is_well: Says of the process, once it was ready, whether it still can.
     """
 
-    def __init__(self, name: str, command: Sequence[str], is_ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        is_ready: Callable[[], bool] = lambda: True,
+        is_well: Callable[[psutil.Process], bool] = lambda _: True,
+    ) -> None:
         self.name = name
         self._command = command
-        self._is_ready = is_ready
+        self._is_ready, self._is_well = is_ready, is_well
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_ready = False
         self._started_at = self._not_before = self._pause = 0.0
 
     @property
@@ -75,7 +83,7 @@ class Service:
             stdin=subprocess.DEVNULL,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
-        self._started_at, self._not_before = time.monotonic(), 0.0
+        self._started_at, self._not_before, self._was_ready = time.monotonic(), 0.0, False
 
     def start_and_wait(self) -> None:
         """Start it and wait until it does its work.
@@ -93,25 +101,36 @@ class Service:
 
     def keep_running(self) -> None:
         """Start it again if it has ended."""
-        if self.process is not None:
-            return
+        process = self.process
+        if process is not None:
+            self._was_ready = self._was_ready or self._is_ready()
+            if not self._was_ready or self._is_well(process):
+                return
+            end(self.stop())
         now = time.monotonic()
         if not self._not_before:
             keeps_ending = now - self._started_at < _SETTLED_SECONDS
             self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE_SECONDS) if keeps_ending else 0.0
             self._not_before = now + self._pause
-            say(f"The {self.name} {self._ending()}. It is started again; runs go on.")
+            said = "does not work any more" if process is not None else self._ending()
+            say(f"The {self.name} {said}. It is started again; runs go on.")
         if now >= self._not_before:
             self.start()
 
-    def stop(self) -> None:
-        """End it as Ctrl-C does and, after a while, whatever of it is left."""
+    def stop(self) -> list[psutil.Process]:
+        """Ask it to end, as Ctrl-C does.
+
+        Returns:
+            It and whatever it has started, for `end`.
+        """
         process = self.process
-        if process is not None:
-            with suppress(psutil.NoSuchProcess):
-                interrupt([process, *process.children(recursive=True)], only=process)
-        if self._process is not None:
-            self._process.wait()
+        if process is None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            family = [process, *process.children(recursive=True)]
+            process.send_signal(signal.SIGINT)
+            return family
+        return []
 
     def _ending(self) -> str:
         code = self._process.returncode if self._process is not None else 0
@@ -138,6 +157,7 @@ class Services:
             "code server",
             [*_PYTHON, "dagster", "code-server", "start", "--socket", str(address), "--module-name", LOCATION, *quiet],
             lambda: _accepts(address),
+            _has_loaded_code,
         )
         self._webserver = Service(
             "webserver",
@@ -159,16 +179,13 @@ class Services:
 
     def keep_running(self) -> None:
         """Start again what has ended."""
-        server = self._code_server.process
-        if server is not None and not _has_loaded_code(server):
-            self._code_server.stop()
         for service in (self._code_server, self._webserver, self._daemon):
             service.keep_running()
 
     def stop(self) -> None:
         """End all; the daemon first, so that nothing new begins."""
-        for service in (self._daemon, self._webserver, self._code_server):
-            service.stop()
+        end(self._daemon.stop())
+        end(self._webserver.stop() + self._code_server.stop())
 
 
 @contextmanager
@@ -188,20 +205,13 @@ def running_services(port: int) -> Iterator[Services]:
             services.stop()
 
 
-def interrupt(processes: Sequence[psutil.Process], *, only: psutil.Process | None = None) -> None:
-    """Ask processes to end as Ctrl-C does, and kill what has not ended after a while.
-
-    Args:
-        processes: All that must end.
-        only: The one that is asked and sees to the others, if not each is.
-    """
-    for process in processes if only is None else [only]:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGINT)
+def end(processes: Sequence[psutil.Process]) -> None:
+    """Wait for the end of processes that were asked to, and kill what has not ended after a while."""
     _, alive = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(alive, timeout=_STOP_SECONDS)
 
 
 def _end_with_parent() -> None:

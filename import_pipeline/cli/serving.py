@@ -12,11 +12,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+import psutil
+
 from import_pipeline.cli.output import say
-from import_pipeline.cli.services import HOST, Services, interrupt, running_services
+from import_pipeline.cli.services import HOST, Services, end, running_services
 from import_pipeline.database import Database, open_database
 from import_pipeline.embedded import home
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError
@@ -66,7 +68,10 @@ def _interrupt_runs(dagster_home: str) -> None:
     workers = find_workers(dagster_home)
     if workers:
         say(f"Interrupting {len(workers)} runs; they go on when the UI is opened again …")
-        interrupt(workers)
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGINT)
+        end(workers)
 
 
 @contextmanager

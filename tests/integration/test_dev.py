@@ -6,14 +6,11 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
 from commands import CommandLine, write_calls
 from dev import Dev, free_port, running_dev, wait_until
-
-from import_pipeline.embedded import open_server
 
 
 @pytest.fixture
@@ -48,9 +45,7 @@ def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
     }
     assert command_line.run("counts", "--json").json == {"file-upload": 5}
 
-    with open_server(command_line.home) as server:
-        socket_folder = parse_qs(urlsplit(server.url()).query)["host"][0]
-    (postmaster,) = server_processes(socket_folder)
+    (postmaster,) = dev.postmasters()
     postmaster.kill()
     wait_until(lambda: [run for run in dev.runs() if run["status"] == "SUCCESS"], "waited for the UI to come back")
 
@@ -59,7 +54,7 @@ def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
     assert "Stopped." in dev.said
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
-    assert not server_processes(socket_folder)
+    assert not dev.postmasters()
 
 
 def test_a_taken_port_is_named_before_anything_starts(command_line: CommandLine) -> None:
@@ -69,12 +64,6 @@ def test_a_taken_port_is_named_before_anything_starts(command_line: CommandLine)
         outcome = command_line.run("dev", "--port", str(taken.getsockname()[1]))
     assert outcome.code == 2
     assert "--port" in outcome.stderr
-
-
-def server_processes(socket_folder: str) -> list[psutil.Process]:
-    """Return the PostgreSQL servers that listen in a folder."""
-    setting = f"unix_socket_directories={socket_folder}"
-    return [process for process in psutil.process_iter(["cmdline"]) if setting in (process.info["cmdline"] or [])]
 
 
 @pytest.mark.long
