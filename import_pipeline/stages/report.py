@@ -68,7 +68,8 @@ def report(
             gives_up_after=connector.transcript_deadline if connector.partitioned else None,
             warns_of_silence=not connector.options_are_personal,
         )
-        metadata = describe(summary) | describe_failures(conn, summary)
+        # What failed comes first: the UI shows no more than the beginning until somebody asks for it.
+        metadata = describe_failures(conn, summary) | describe(summary)
     counts = summary.counts
     for account in summary.accounts:
         if account.without_vault_entry:
@@ -86,7 +87,7 @@ def report(
     )
     problems = [f"{account.label}: {account.problem}" for account in summary.accounts if account.problem]
     if counts.failed:
-        problems.append(f"{counts.failed} failed; `import-pipeline failures` lists which and why")
+        problems.append(f"{counts.failed} failed; 'failed items' and `import-pipeline failures` say which and why")
     if problems:
         # Trying again is for what broke on the way. This is the result: repeating the run at once would not change it.
         context.instance.add_run_tags(context.run_id, {RETRY_TAG: "false"})
@@ -264,12 +265,13 @@ def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> 
             [
                 dg.TableRecord(
                     {
-                        "item": row["location"] or row["title"] or row["external_id"],
+                        "item": row["title"] or row["external_id"],
                         "reason": row["error_message"] or "",
                         "class": row["error_class"] or "",
                         "HTTP status": "" if row["http_status"] is None else str(row["http_status"]),
                         "request id": row["request_id"] or "",
                         "what to do": ADVICE.get(row["error_class"], ""),
+                        "where": row["location"] or "",
                     }
                 )
                 for row in rows
