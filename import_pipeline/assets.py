@@ -51,7 +51,7 @@ def recordings_asset(connector: Connector) -> dg.AssetSpec:
     """Return the asset that stands for a source's recordings; `report` materialises it."""
     return dg.AssetSpec(
         recordings_key(connector),
-        description=f"Recordings imported from {connector.title} by the job {connector.job_name}. {connector.description}",
+        description=f"Recordings imported by the job {connector.job_name}. {connector.description}",
         group_name=_GROUP,
         kinds={"postgres"},
         metadata={"documentation": dg.MetadataValue.url(connector.documentation_url)},
