@@ -1,4 +1,4 @@
-"""The schedules of the sources, `sync_<source>`: the same as the sensors of `sensors.py`, at fixed times.
+"""The schedules of the sources, `sync_<source>`: the same as the sensors of `sensors/`, at fixed times.
 
 For who prefers a clock to look at. In UTC, so that no change of the clocks fires one twice or leaves one out.
 """

@@ -16,7 +16,7 @@ from import_pipeline.accounts import ensure_account
 from import_pipeline.jobs import build_import_job
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import ImportSummary
-from import_pipeline.settling import settle_ended_runs
+from import_pipeline.sensors.settling import settle_ended_runs
 from import_pipeline.staging import StreamIOManager
 
 

@@ -34,7 +34,7 @@ from import_pipeline.instance import prepare_instance
 from import_pipeline.jobs import build_import_job
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import JsonObject
-from import_pipeline.settling import settle_run
+from import_pipeline.sensors.settling import settle_run
 from import_pipeline.sql import query
 from import_pipeline.staging import STAGED_FOR, StreamIOManager, remove_old
 from import_pipeline.tenancy import acting_as

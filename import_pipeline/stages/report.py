@@ -2,7 +2,7 @@
 
 Moves the cursors, closes the `sync_jobs` rows and gives the leases back; then fails the run if an item it attempted
 failed or an account could not be worked on to its end. When a step broke, report does not run: the sensor of
-`settling.py` closes the rows instead.
+`sensors/settling.py` closes the rows instead.
 """
 
 import logging

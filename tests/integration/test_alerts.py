@@ -17,8 +17,8 @@ from webhook import SECRET, Webhook
 from world import World, calls
 
 from import_pipeline import alerts
-from import_pipeline.alerts import AlertError, alert_on_failure, describe_failure, send
 from import_pipeline.errors import ItemError, SourceUnavailableError
+from import_pipeline.sensors.alerts import AlertError, alert_on_failure, describe_failure, send
 
 SAID = "CANARY-77aa: what was said"
 

@@ -19,12 +19,13 @@ from dev import running_dev, wait_until
 from webhook import Webhook
 from world import World
 
-from import_pipeline import drop_folder_sensor, sensors
+from import_pipeline import sensors
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.definitions import build_defs
 from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
-from import_pipeline.drop_folder_sensor import ask_for_files
 from import_pipeline.postgres import PostgresResource
+from import_pipeline.sensors import drop_folder as drop_folder_sensor
+from import_pipeline.sensors.drop_folder import ask_for_files
 
 UPLOAD = get_connector("file-upload")
 

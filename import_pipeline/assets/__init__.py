@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from import_pipeline.charts import draw_bars, draw_months
-from import_pipeline.connectors.base import Connector
-from import_pipeline.figures import (
+from import_pipeline.assets.charts import draw_bars, draw_months
+from import_pipeline.assets.figures import (
     Difference,
     Health,
     ImportCounts,
@@ -23,6 +22,7 @@ from import_pipeline.figures import (
     read_import_counts,
     read_months,
 )
+from import_pipeline.connectors.base import Connector
 from import_pipeline.jobs import NOT_TRIED_AGAIN
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.tables import MOST_ROWS, show_month, show_time, to_markdown

@@ -1,7 +1,7 @@
 """The checks of `recordings/<source>`: what must hold for the recordings and accounts of every source.
 
 Derived from the connectors. They run by themselves with the refresh of the assets (`assets.refresh_condition`), all in
-one op, so that a refresh stays cheap. A failure names what is wrong and what to do. Coverage is in `coverage_check.py`.
+one op, so that a refresh stays cheap. A failure names what is wrong and what to do. Coverage is in `coverage.py`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from import_pipeline.assets import describe_account_problem, recordings_key, refresh_condition
+from import_pipeline.assets.figures import name_users
 from import_pipeline.connectors.base import Connector
-from import_pipeline.figures import name_users
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sql import query
 from import_pipeline.tables import show_time, to_markdown
