@@ -24,6 +24,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster._time import get_current_datetime
 
 from import_pipeline.database import Database
+from import_pipeline.definitions import defs
 from import_pipeline.instance import prepare_instance, settings, with_psycopg2
 
 LOGGER = logging.getLogger(__name__)
@@ -149,14 +150,21 @@ def test_beside_first_imports_and_a_month_of_history_what_is_new_at_the_source_i
     assert live.run_id in {run.run_id for run in chosen}
 
 
+def get_job_tags(name: str) -> dict[str, str]:
+    return dict(defs.resolve_job_def(name).tags)
+
+
 def test_a_run_that_broke_is_tried_again_and_one_that_its_report_turned_red_is_not(
     instance: dg.DagsterInstance,
 ) -> None:
-    broken = run_of(instance, dg.DagsterRunStatus.FAILURE)
-    told = run_of(instance, dg.DagsterRunStatus.FAILURE, **{"dagster/retry_on_asset_or_op_failure": "false"})
+    tags = get_job_tags("import_fathom")
+    broken = run_of(instance, dg.DagsterRunStatus.FAILURE, **tags)
+    told = run_of(instance, dg.DagsterRunStatus.FAILURE, **tags | {"dagster/retry_on_asset_or_op_failure": "false"})
     for reason in (RunFailureReason.STEP_FAILURE, RunFailureReason.UNEXPECTED_TERMINATION):
         assert auto_reexecution_should_retry_run(instance, broken, reason)
     assert not auto_reexecution_should_retry_run(instance, told, RunFailureReason.STEP_FAILURE)
+    refused = run_of(instance, dg.DagsterRunStatus.FAILURE, **get_job_tags("migrate"))
+    assert not auto_reexecution_should_retry_run(instance, refused, RunFailureReason.STEP_FAILURE)
 
 
 def test_a_run_that_never_starts_and_one_that_never_ends_are_failed_f62(instance: dg.DagsterInstance) -> None:
