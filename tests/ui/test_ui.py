@@ -99,30 +99,6 @@ def test_a_run_launched_from_the_launchpad_without_a_month_imports_everything_ne
     camera.shoot("run")
 
 
-@pytest.fixture
-def broken_call(fathom: FathomServer) -> Iterator[str]:
-    """A new call at the provider that cannot be imported; its title."""
-    call = fathom.add()
-    fathom.mutate_field(fathom.external_id(call), "transcript", "int")
-    yield call.title
-    fathom.remove(call)
-
-
-def test_the_page_of_a_failed_run_says_which_item_failed_and_why_and_what_to_do(
-    page: Page, dev: Dev, camera: Camera, broken_call: str
-) -> None:
-    run = dev.wait_for_run(launch(page, dev))
-    assert run["status"] == "FAILURE"
-    expect(page.get_by_text("RUN_FAILURE")).to_be_visible()
-    camera.shoot("failed run")
-    page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
-    page.get_by_text("View full message").first.click()
-    message = page.get_by_role("dialog")
-    for told in ("1 failed", broken_call, "The field 'transcript' does not hold a list.", "Mend it at the source"):
-        expect(message.get_by_text(told).first).to_be_visible()
-    camera.shoot("failed run, full message")
-
-
 def test_the_page_of_automations_lists_the_schedules_and_sensors_of_every_source(page: Page, camera: Camera) -> None:
     open_automation(page, "watch_fathom")
     for source in ("fathom", "zoom", "youtube"):
@@ -168,6 +144,30 @@ def test_the_page_of_counts_shows_a_table_of_users_and_sources_and_a_chart(
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.naturalWidth") > 0
     camera.shoot("counts, chart")
+
+
+@pytest.fixture
+def broken_call(fathom: FathomServer) -> Iterator[str]:
+    """A new call at the provider that cannot be imported; its title."""
+    call = fathom.add()
+    fathom.mutate_field(fathom.external_id(call), "transcript", "int")
+    yield call.title
+    fathom.remove(call)
+
+
+def test_the_page_of_a_failed_run_says_which_item_failed_and_why_and_what_to_do(
+    page: Page, dev: Dev, camera: Camera, broken_call: str
+) -> None:
+    run = dev.wait_for_run(launch(page, dev))
+    assert run["status"] == "FAILURE"
+    expect(page.get_by_text("RUN_FAILURE")).to_be_visible()
+    camera.shoot("failed run")
+    page.get_by_placeholder("Filter…").fill("type:STEP_FAILURE")
+    page.get_by_text("View full message").first.click()
+    message = page.get_by_role("dialog")
+    for told in ("1 failed", broken_call, "The field 'transcript' does not hold a list.", "Mend it at the source"):
+        expect(message.get_by_text(told).first).to_be_visible()
+    camera.shoot("failed run, full message")
 
 
 @pytest.mark.parametrize("name", ["import_health", "recordings/fathom", "recordings/fathom?view=checks"])
