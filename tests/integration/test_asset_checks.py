@@ -167,7 +167,7 @@ def test_accounts_that_no_run_came_to_are_named_with_the_reason(
             )
 
     assert check(database_url)["demo", "fresh"].passed, "an account is not late when it has just been connected"
-    account("in-time", 0.9)
+    account("in-time", 0.2)
     account("late", 2)
     account("never", None)
     account("broken", 40, error_message="Demo no longer accepts the key.")

@@ -223,7 +223,7 @@ def test_a_count_function_that_tells_something_else_fails_the_check(
 def test_import_health_shows_every_account_with_its_problem_and_next_sync(
     conn: Connection, database_url: str, ana: tenants.User, ben: tenants.User
 ) -> None:
-    synced, soon = NOW - timedelta(minutes=3), NOW + timedelta(minutes=12)
+    synced, soon = NOW - timedelta(minutes=3), NOW + timedelta(hours=5)
     well = ensure_account(conn, ana.id, "demo", ana.email)
     conn.execute("update import_sources set last_sync_at = %s", [synced])
     conn.execute("insert into import_pipeline.polls (account_id, due_at) values (%s, %s)", [well, soon])
