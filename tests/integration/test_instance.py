@@ -27,6 +27,12 @@ from import_pipeline.database import Database
 from import_pipeline.definitions import defs
 from import_pipeline.instance import prepare_instance, settings, with_psycopg2
 
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(
+        RegisteredCodeLocationOrigin("import_pipeline.definitions"), repository_name="__repository__"
+    ),
+    job_name="import_demo",
+)
 LOGGER = logging.getLogger(__name__)
 
 
@@ -50,12 +56,7 @@ def run_of(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **tags: st
         job_name="import_demo",
         status=status,
         tags=tags,
-        remote_job_origin=RemoteJobOrigin(
-            RemoteRepositoryOrigin(
-                RegisteredCodeLocationOrigin("import_pipeline.definitions"), repository_name="__repository__"
-            ),
-            job_name="import_demo",
-        ),
+        remote_job_origin=ORIGIN,
     )
 
 
@@ -152,6 +153,18 @@ def test_beside_first_imports_and_a_month_of_history_what_is_new_at_the_source_i
 
 def get_job_tags(name: str) -> dict[str, str]:
     return dict(defs.resolve_job_def(name).tags)
+
+
+def test_one_clean_up_works_at_a_time(instance: dg.DagsterInstance) -> None:
+    job = defs.resolve_job_def("clean_up")
+    for _ in range(2):
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=ORIGIN)
+    next_runs(instance)  # the first look ever makes the pool known
+    (first,) = next_runs(instance)
+    report(instance, first, DagsterEventType.RUN_START)
+    assert next_runs(instance) == []
+    report(instance, first, DagsterEventType.RUN_SUCCESS)
+    assert len(next_runs(instance)) == 1
 
 
 def test_a_run_that_broke_is_tried_again_and_one_that_its_report_turned_red_is_not(
