@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
 
+import dagster as dg
 import pytest
 from connectors.demo import Demo, UnpartitionedDemo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from import_pipeline.definitions import defs
 from import_pipeline.partitions import cut_window, monthly_partitions, plan_windows
 from import_pipeline.records import Account, Window
 
@@ -114,3 +116,15 @@ def test_the_months_of_a_connector_reach_from_its_history_to_the_present_one() -
 
 def test_a_source_without_windows_has_no_partitions() -> None:
     assert monthly_partitions(UnpartitionedDemo()) is None
+
+
+def test_f59_partitions_are_months_of_a_source_and_not_its_items_or_accounts() -> None:
+    """Tens of thousands of keys slow the UI down; whatever is imported, there are twelve a year."""
+    for job in defs.resolve_all_job_defs():
+        partitions = job.partitions_def
+        if partitions is None:
+            continue
+        assert isinstance(partitions, dg.MonthlyPartitionsDefinition)
+        keys = partitions.get_partition_keys(current_time=datetime(2040, 1, 15, tzinfo=UTC))
+        assert len(keys) <= 12 * 30
+        assert keys[-1] == "2040-01-01"
