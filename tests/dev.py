@@ -40,7 +40,9 @@ mutation ($selector: PartitionSetSelector!, $months: [String!]!) {
 }
 """
 TERMINATE = """
-mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on TerminateRunFailure { message } } }
+mutation ($id: String!, $policy: TerminateRunPolicy) {
+  terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } }
+}
 """
 CANCEL_BACKFILL = "mutation ($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
 RUN = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"
@@ -161,9 +163,10 @@ class Dev:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
 
-    def terminate(self, run_id: str) -> str:
+    def terminate(self, run_id: str, *, is_forced: bool = False) -> str:
         """Cancel a run as its page does, and return how that was answered."""
-        return str(self.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"])
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if is_forced else "SAFE_TERMINATE"
+        return str(self.ask(TERMINATE, id=run_id, policy=policy)["terminateRun"]["__typename"])
 
     def cancel_backfill(self, backfill_id: str) -> str:
         """Cancel a backfill as its page does, and return how that was answered."""

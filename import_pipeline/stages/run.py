@@ -24,6 +24,7 @@ from import_pipeline.records import Account, Stream
 
 _RETRY_SECONDS = 300.0
 _END: Any = object()
+_CANCELLATIONS = {dg.DagsterEventType.PIPELINE_CANCELING, dg.DagsterEventType.PIPELINE_CANCELED}
 
 ItemT = TypeVar("ItemT")
 
@@ -81,8 +82,8 @@ def _is_tried_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 def heed_cancellation(context: dg.OpExecutionContext) -> None:
     """End a run that somebody cancelled while its process was being started.
 
-    Dagster then finds no process to interrupt, and what it notes of the request is overwritten when the run starts. Its
-    log of events still has it: that of this run or, if it ended before it could say so, of the one that it retries.
+    Dagster then finds no process to interrupt, and the run's state is overwritten when it starts. The log of events
+    still has the request: that of this run or, if it ended before it could say so, of the one that it retries.
 
     Raises:
         dg.DagsterExecutionInterruptedError: Somebody did.
@@ -90,8 +91,7 @@ def heed_cancellation(context: dg.OpExecutionContext) -> None:
     run_ids = [context.run_id]
     if context.run.parent_run_id and "dagster/retry_number" in context.run.tags:  # not again because a person asked
         run_ids.append(context.run.parent_run_id)
-    asked = (context.instance.all_logs(each, of_type=dg.DagsterEventType.PIPELINE_CANCELING) for each in run_ids)
-    if any(asked):
+    if any(context.instance.all_logs(run_id, of_type=_CANCELLATIONS) for run_id in run_ids):
         context.instance.report_run_canceling(context.run)
         raise dg.DagsterExecutionInterruptedError
 

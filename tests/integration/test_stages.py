@@ -979,13 +979,15 @@ def test_an_item_that_waits_for_long_does_not_cost_the_account(world: World, mon
     assert len(set(expiries)) >= 3
 
 
-@pytest.mark.parametrize("is_retry", [False, True], ids=["itself", "by the run it retries"])
-def test_a_run_that_was_cancelled_while_it_was_started_does_nothing(world: World, is_retry: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_retry", "state"), [(False, "CANCELING"), (False, "CANCELED"), (True, "CANCELING")], ids=str
+)
+def test_a_run_that_was_cancelled_while_it_was_started_does_nothing(world: World, is_retry: bool, state: str) -> None:
     """F66: its process could not be told then, and the state of the run is overwritten when it starts."""
     world.account("ana@example.com")
     source = Demo(calls(3))
     asked, run_id = str(uuid4()), str(uuid4())
-    event = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_CANCELING.value, "import_demo")
+    event = dg.DagsterEvent(f"PIPELINE_{state}", "import_demo")
     world.instance.report_dagster_event(event, asked if is_retry else run_id)
     tags = {"dagster/parent_run_id": asked, "dagster/root_run_id": asked, "dagster/retry_number": "1"}
     job = world.job(source)
