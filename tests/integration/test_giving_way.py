@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
+import tenants
+from commands import CommandLine
 from connectors.demo import START, Call, Demo
+from cryptography.fernet import Fernet
+from dev import wait_until
+from fakes import FathomServer, make_calls
+from fakes.fathom import API_KEY
 from world import World
 
 from import_pipeline import leases
@@ -145,3 +154,39 @@ def test_a_listing_that_loses_its_account_is_a_problem_of_that_account_alone(
     assert jobs[ben.id]["status"] == "completed"
     assert "run thief" in jobs[ana.id]["error"]
     assert jobs[ana.id]["metadata"]["error_class"] == "transient"
+
+
+@pytest.mark.long
+def test_a_sync_beside_a_backfill_of_the_same_account_is_done_before_it(
+    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+) -> None:
+    """F46: as two commands, under a limit that makes the month last for a minute."""
+    conn.autocommit = True
+    ana = tenants.make_user(conn, "ana@example.com")
+    calls = make_calls(400, months=1, until=datetime(2025, 9, 1, tzinfo=UTC))
+    with FathomServer(calls=[call for call in calls if call.created_at.month == 8], rate_limit="2/1s") as fathom:
+        number = len(fathom.calls)
+        settings = {
+            "DATABASE_URL": database_url,
+            "IMPORT_PIPELINE_SECRET_KEY": Fernet.generate_key().decode(),
+            "IMPORT_PIPELINE_FATHOM_API_KEY": API_KEY,
+            "IMPORT_PIPELINE_FATHOM_RATE_LIMITS": "2/1s",
+        }
+        command_line = CommandLine(tmp_path / "home", settings | fathom.environment)
+        assert command_line.run("connect", "fathom", "--user", ana.email).code == 0
+        conn.execute("update import_sources set last_sync_at = now() - interval '1 hour'")
+        months = ("--from", "2025-08", "--to", "2025-08", "--yes", "--json")
+        backfill = command_line.start("backfill", "fathom", *months)
+        held = "select count(*) from import_pipeline.leases where lane = 'history'"
+        wait_until(lambda: conn.execute(held).fetchone() == (1,), "waited for the month to begin")
+        fathom.add()
+        sync = command_line.run("sync", "fathom", "--user", ana.email, "--json")
+        assert sync.code == 0, sync.stderr
+        assert (sync.json["inserted"], sync.json["listed"]) == (1, 1)
+        assert backfill.poll() is None, "the month is not done yet"
+        stdout, stderr = backfill.communicate(timeout=200)
+        assert backfill.returncode == 0, stderr
+        assert json.loads(stdout)["inserted"] == number
+        assert fathom.early_requests == []
+    assert conn.execute("select count(*) from recordings").fetchone() == (number + 1,)
+    assert {status for (status,) in conn.execute("select status from sync_jobs")} == {"completed"}
