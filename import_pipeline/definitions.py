@@ -21,6 +21,7 @@ from import_pipeline.schedules import build_source_schedule
 from import_pipeline.sensors import build_source_sensor
 from import_pipeline.sensors.alerts import alert_on_failure
 from import_pipeline.sensors.drop_folder import build_drop_folder_sensor
+from import_pipeline.sensors.retrying import build_retry_sensor
 from import_pipeline.sensors.settling import settle_runs
 from import_pipeline.staging import StreamIOManager
 
@@ -44,9 +45,10 @@ def build_defs(
     polled = [each for each in connectors.values() if not each.options_are_personal]
     clean_up, clean_up_every_night = build_clean_up(io_manager)
     coverage_checks, coverage_jobs = build_coverage(connectors.values())
+    imports = [build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()]
     return dg.Definitions(
         jobs=[
-            *(build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()),
+            *imports,
             migrate,
             clean_up,
             build_repair_job(connectors.values()),
@@ -57,6 +59,7 @@ def build_defs(
             *(build_source_sensor(each) for each in polled),
             *(build_drop_folder_sensor(each) for each in connectors.values() if isinstance(each, FileUpload)),
             settle_runs,
+            build_retry_sensor(imports),
             alert_on_failure,
             build_refresh_sensor(),
         ],

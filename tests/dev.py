@@ -64,7 +64,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(look: Callable[[], Found | None], what: str, timeout: float = 120) -> Found:
+def wait_until(
+    look: Callable[[], Found | None], what: str, timeout: float = 120, explain: Callable[[], str] = lambda: ""
+) -> Found:
     """Look twice a second until something is found; what cannot be reached meanwhile is looked for again."""
     deadline = time.monotonic() + timeout
     while True:
@@ -74,7 +76,7 @@ def wait_until(look: Callable[[], Found | None], what: str, timeout: float = 120
                 return found
         except (httpx.HTTPError, TypeError, KeyError, ValueError):  # it is just being restarted
             found = None
-        assert time.monotonic() < deadline, f"{what}, in vain for {timeout:.0f} seconds"
+        assert time.monotonic() < deadline, f"{what}, in vain for {timeout:.0f} seconds {explain()}"
         time.sleep(0.5)
 
 

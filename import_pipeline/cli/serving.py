@@ -17,7 +17,7 @@ from types import FrameType
 
 import psutil
 
-from import_pipeline.cli.output import say
+from import_pipeline.cli.output import plural, say
 from import_pipeline.cli.services import HOST, Services, end, running_services
 from import_pipeline.database import Database, open_database
 from import_pipeline.embedded import home
@@ -67,7 +67,7 @@ def _interrupt_runs(dagster_home: str) -> None:
 
     workers = find_workers(dagster_home)
     if workers:
-        say(f"Interrupting {len(workers)} runs; they go on when the UI is opened again …")
+        say(f"Interrupting {plural(len(workers), 'run')}, to go on when the UI is opened again …")
         for worker in workers:
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signal.SIGINT)

@@ -11,11 +11,23 @@ import psutil
 import pytest
 from commands import CommandLine, write_calls
 from dev import Dev, free_port, running_dev, wait_until
+from fakes import FathomServer
+from fakes.fathom import API_KEY
+
+from import_pipeline.run_launcher import find_workers
 
 
 @pytest.fixture
 def command_line(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path / "home")
+
+
+def connected(folder: Path, fathom: FathomServer) -> CommandLine:
+    """A library whose owner has connected Fathom."""
+    settings = {"IMPORT_PIPELINE_FATHOM_API_KEY": API_KEY, "IMPORT_PIPELINE_FATHOM_RATE_LIMITS": "none"}
+    command_line = CommandLine(folder / "home", fathom.environment | settings)
+    assert command_line.run("connect", "fathom").code == 0
+    return command_line
 
 
 @pytest.fixture
@@ -64,6 +76,21 @@ def test_a_taken_port_is_named_before_anything_starts(command_line: CommandLine)
         outcome = command_line.run("dev", "--port", str(taken.getsockname()[1]))
     assert outcome.code == 2
     assert "--port" in outcome.stderr
+
+
+@pytest.mark.long
+def test_a_run_that_ctrl_c_interrupts_goes_on_as_the_same_run_when_the_ui_is_opened_again(tmp_path: Path) -> None:
+    with FathomServer(calls=40, latency=1.0) as fathom, running_dev(connected(tmp_path, fathom)) as dev:
+        run_id = dev.launch("import_fathom")
+        wait_until(lambda: dev.runs(statuses=["STARTED"]), "waited for the run to begin")
+        assert dev.end(signal.SIGINT) == 0, dev.said
+        assert "Interrupting 1 run" in dev.said
+        assert not find_workers(str(dev.command_line.home / "dagster"))
+        fathom.latency = 0
+        dev.start()
+        assert dev.wait_for_run(run_id)["status"] == "SUCCESS"
+        assert [run["runId"] for run in dev.runs() if run["jobName"] == "import_fathom"] == [run_id]
+        assert dev.command_line.run("counts", "--json").json == {"fathom": len(fathom.calls)}
 
 
 @pytest.mark.long

@@ -112,7 +112,7 @@ def working(dev: Dev) -> psutil.Process | None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_whatever_is_killed_during_a_backfill_everything_is_imported_once_and_told_truly_f85(
     command_line: CommandLine, providers: dict[str, FathomServer | ZoomServer]
 ) -> None:
@@ -121,7 +121,7 @@ def test_whatever_is_killed_during_a_backfill_everything_is_imported_once_and_to
         backfills = {dev.launch_backfill(f"import_{source.replace('-', '_')}", months): source for source in SOURCES}
 
         def wait_for_ends(number: int) -> None:
-            wait_until(lambda: len(dev.runs(statuses=list(FINISHED))) >= number, f"waited for {number} runs", 300)
+            wait_until(lambda: len(dev.runs(statuses=list(FINISHED))) >= number, f"waited for {number} runs", 600)
 
         wait_for_ends(2)
         wait_until(lambda: working(dev), "waited for a run that works").kill()
@@ -139,21 +139,25 @@ def test_whatever_is_killed_during_a_backfill_everything_is_imported_once_and_to
         dev.process.wait()
         dev.start()
 
-        def all_over() -> bool:
-            states = dev.backfills()
-            return all(states[each].startswith("COMPLETED") for each in backfills)
-
-        wait_until(all_over, "waited for the backfills", 400)
-        wait_until(lambda: not unfinished(dev), "waited for runs that were tried again")
-        runs = dev.runs()
-        for source in SOURCES:
-            last = {
-                run["tags"]["dagster/partition"]: run["status"]
-                for run in reversed(runs)
-                if run["tags"].get("source") == source and "dagster/partition" in run["tags"]
-            }
-            assert last == dict.fromkeys(months, "SUCCESS")
+        # A month that broke at the very end of its backfill is started again a minute after that.
+        months_of = dict.fromkeys(SOURCES, dict.fromkeys(months, "SUCCESS"))
+        wait_until(
+            lambda: (
+                all(dev.backfills()[each].startswith("COMPLETED") for each in backfills)
+                and {source: last_status(dev, source) for source in SOURCES} == months_of
+                and not unfinished(dev)
+            ),
+            "waited for the backfills",
+            600,
+            lambda: f"{[run for run in dev.runs() if run['status'] != 'SUCCESS']}\n{dev.said}",
+        )
         check_library(command_line, providers)
+
+
+def last_status(dev: Dev, source: str) -> dict[str, str]:
+    """Return how the last run of each month of a source ended or stands."""
+    runs = [run for run in dev.runs() if run["tags"].get("source") == source and "dagster/partition" in run["tags"]]
+    return {run["tags"]["dagster/partition"]: run["status"] for run in reversed(runs)}
 
 
 def unfinished(dev: Dev) -> list[Any]:

@@ -104,7 +104,7 @@ def test_the_page_of_automations_lists_the_schedules_and_sensors_of_every_source
     for source in ("fathom", "zoom", "youtube"):
         for name in (f"sync_{source}", f"watch_{source}"):
             expect(page.get_by_text(name, exact=True)).to_be_visible()
-    for name in ("settle_runs", "refresh_assets", "alert_on_failure", "clean_up_every_night"):
+    for name in ("settle_runs", "retry_months", "refresh_assets", "alert_on_failure", "clean_up_every_night"):
         expect(page.get_by_text(name, exact=True)).to_be_visible()
     camera.shoot("automation")
 
