@@ -68,7 +68,7 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
         raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json, full=full))
 
 
-class _Month(click.ParamType[date]):
+class _Month(click.ParamType):  # type: ignore[type-arg] # generic only in newer releases of click
     """A month such as 2025-03."""
 
     name = "YYYY-MM"
