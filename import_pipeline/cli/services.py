@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -121,15 +122,15 @@ class Service:
         """Ask it to end, as Ctrl-C does.
 
         Returns:
-            It and whatever it has started, for `end`.
+            It and whatever it has started for itself, for `end`; runs have sessions of their own.
         """
         process = self.process
         if process is None:
             return []
         with suppress(psutil.NoSuchProcess):
-            family = [process, *process.children(recursive=True)]
+            started = process.children(recursive=True)
             process.send_signal(signal.SIGINT)
-            return family
+            return [process, *(child for child in started if _session_of(child) == process.pid)]
         return []
 
     def _ending(self) -> str:
@@ -225,6 +226,13 @@ def _has_loaded_code(server: psutil.Process) -> bool:
         return any("grpc" in child.cmdline() for child in server.children())
     except psutil.Error:
         return True  # it is ending, which is seen soon enough
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def _accepts(address: Path) -> bool:

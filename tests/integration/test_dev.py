@@ -80,7 +80,7 @@ def test_a_taken_port_is_named_before_anything_starts(command_line: CommandLine)
 
 @pytest.mark.long
 def test_a_run_that_ctrl_c_interrupts_goes_on_as_the_same_run_when_the_ui_is_opened_again(tmp_path: Path) -> None:
-    with FathomServer(calls=40, latency=1.0) as fathom, running_dev(connected(tmp_path, fathom)) as dev:
+    with FathomServer(calls=40, latency=5.0) as fathom, running_dev(connected(tmp_path, fathom)) as dev:
         run_id = dev.launch("import_fathom")
         wait_until(lambda: dev.runs(statuses=["STARTED"]), "waited for the run to begin")
         assert dev.end(signal.SIGINT) == 0, dev.said
