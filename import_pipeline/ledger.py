@@ -195,6 +195,11 @@ def request_retry(
     )
 
 
+def retry_failures(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> None:
+    """Make due at once what failed in one run."""
+    conn.execute(query("retry_failures"), {"user_id": user_id, "source_app": source_app, "run_id": run_id})
+
+
 def count_recordings(conn: _Connection, user_id: UUID) -> dict[str, int]:
     """Return source → number of the user's recordings, from `get_import_counts`."""
     with conn.cursor(row_factory=tuple_row) as cursor:

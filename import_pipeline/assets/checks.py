@@ -143,7 +143,7 @@ def check_fresh(conn: _Conn, connector: Connector) -> dg.AssetCheckResult:
     limit = 2 * connector.polling_interval + _LATE_AFTER
     rows = _ask(conn, "find_late_accounts", source_app=connector.source_app, seconds=limit.total_seconds())
     if not rows:
-        return _passed("fresh", connector, f"Every active account was synced within {_span(limit)}.")
+        return _passed("fresh", connector, f"No active account has waited for a sync for more than {_span(limit)}.")
     return _failed(
         "fresh",
         connector,

@@ -20,11 +20,19 @@ from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import find_options
 from import_pipeline.errors import ConfigurationError, ImportPipelineError, class_of
 from import_pipeline.leases import HISTORY_WAIT_SECONDS, WAIT_SECONDS, LeaseKeeper
+from import_pipeline.ledger import retry_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.sql import query
-from import_pipeline.stages.run import database_time, heed_cancellation, is_run_over, lane_of, root_run_id
+from import_pipeline.stages.run import (
+    database_time,
+    heed_cancellation,
+    is_repeated_by_a_person,
+    is_run_over,
+    lane_of,
+    root_run_id,
+)
 from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs
@@ -70,6 +78,7 @@ def connect(
             forget_run=io_manager.remove_run,
             full=config.full,
             lane=lane_of(context),
+            retries_failed=is_repeated_by_a_person(context),
         )
     if not accounts:
         context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
@@ -92,6 +101,7 @@ def open_accounts(
     *,
     full: bool = False,
     lane: Lane = "live",
+    retries_failed: bool = False,
 ) -> list[Account]:
     """Find the accounts of a run and open each.
 
@@ -107,6 +117,7 @@ def open_accounts(
         forget_run: Removes what a crashed run had staged.
         full: Take the accounts for new ones; the cursor in the database still only moves forward.
         lane: Whether the run imports what is new or a month of history.
+        retries_failed: Make what failed in this run before due at once: somebody asks for it by repeating the run.
 
     Raises:
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
@@ -121,6 +132,10 @@ def open_accounts(
     with LeaseKeeper(storage.connect, run_id, lane, is_over) as keeper:
         try:
             refused = keeper.take([account.id for account in found], wait_seconds)
+            if retries_failed:
+                for account in found:
+                    with acting_as(conn, account.user_id):
+                        retry_failures(conn, account.user_id, account.source_app, run_id)
             return [
                 _open_account(conn, connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
                 for account in found

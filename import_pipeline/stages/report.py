@@ -39,6 +39,7 @@ _logger = logging.getLogger(__name__)
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 """Says of a run whether Dagster tries it again after a step failed; `jobs.py` turns it on for every import."""
 _SHOWN_FAILURES = 20
+_SHOWN_PROBLEMS = 5
 
 
 @dg.op(
@@ -55,6 +56,12 @@ def report(
     connector: dg.ResourceParam[Connector],
 ) -> Any:
     """Return the summary of a run in which everything went well; raise it as a failure otherwise."""
+    if _repeats_a_result(context):
+        raise dg.Failure(
+            description="This repeats only the report of the run before, and asks the source for nothing. Choose "
+            "'Re-execute all': what was imported is passed over, and what failed is tried again.",
+            allow_retries=False,
+        )
     with postgres.connection() as conn:
         summary = close_accounts(
             conn,
@@ -79,20 +86,34 @@ def report(
             )
         if account.warning:
             context.log.warning(f"{account.label}: {account.warning}")
+    problems = [f"{account.label}: {account.problem}" for account in summary.accounts if account.problem]
+    for account in summary.accounts:
+        if account.counts.failed:
+            problems.append(
+                f"{account.label}: {account.counts.failed} failed; 'failed items' says which and why, and so does "
+                f"`import-pipeline failures --user {account.label}`"
+            )
+    more = f"; and {len(problems) - _SHOWN_PROBLEMS} more accounts" if len(problems) > _SHOWN_PROBLEMS else ""
+    told = "; ".join(problems[:_SHOWN_PROBLEMS]) + more
     yield dg.AssetMaterialization(
         asset_key=["recordings", connector.source_app],
-        description=sentence(counts),
+        description=f"{told}. {sentence(counts)}" if problems else sentence(counts),
         metadata=metadata,
         partition=context.partition_key if context.has_partition_key else None,
     )
-    problems = [f"{account.label}: {account.problem}" for account in summary.accounts if account.problem]
-    if counts.failed:
-        problems.append(f"{counts.failed} failed; 'failed items' and `import-pipeline failures` say which and why")
     if problems:
         # Trying again is for what broke on the way. This is the result: repeating the run at once would not change it.
         context.instance.add_run_tags(context.run_id, {RETRY_TAG: "false"})
-        raise dg.Failure(description="; ".join(problems), metadata=metadata, allow_retries=False)
+        raise dg.Failure(description=told, metadata=metadata, allow_retries=False)
     yield dg.Output(summary, metadata=metadata)
+
+
+def _repeats_a_result(context: dg.OpExecutionContext) -> bool:
+    """Say whether nothing but this op is executed again, after a run whose report has told its result already."""
+    if context.run.parent_run_id is None or set(context.run.step_keys_to_execute or ()) != {"report"}:
+        return False
+    parent = context.instance.get_run_by_id(context.run.parent_run_id)
+    return parent is not None and parent.tags.get(RETRY_TAG) == "false"
 
 
 def close_accounts(
@@ -169,11 +190,13 @@ def close_accounts(
 
 def _problem_of(account: Account, listing: Listing | None) -> tuple[str | None, ErrorClass | None]:
     """Return what kept an account from being worked on to its end, and its class."""
-    if account.problem:
-        return account.problem, account.problem_class
-    if listing is None:
-        return "it was never listed", "bug"
-    return listing.problem, listing.error_class
+    problem, error_class = account.problem, account.problem_class
+    if problem is None:
+        problem, error_class = (listing.problem, listing.error_class) if listing else ("it was never listed", "bug")
+    command = f"import-pipeline connect {account.source_app}"
+    if problem is not None and error_class == "auth" and command not in problem:
+        problem = f"{problem} Mend what it says, then `{command}`."
+    return problem, error_class
 
 
 def _warn_of_silence(conn: psycopg.Connection[Any], account: Account, listing: Listing | None) -> str | None:
@@ -260,6 +283,9 @@ def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> 
                 rows += list_failures(conn, account.user_id, limit=_SHOWN_FAILURES - len(rows), run_id=summary.run_id)
     if not rows:
         return {}
+    # A column in which nothing stands would only take the room of the reasons.
+    columns = {"HTTP status": "http_status", "request id": "request_id", "where": "location"}
+    told = {name: column for name, column in columns.items() if any(row[column] is not None for row in rows)}
     return {
         "failed items": dg.MetadataValue.table(
             [
@@ -267,11 +293,9 @@ def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> 
                     {
                         "item": row["title"] or row["external_id"],
                         "reason": row["error_message"] or "",
-                        "class": row["error_class"] or "",
-                        "HTTP status": "" if row["http_status"] is None else str(row["http_status"]),
-                        "request id": row["request_id"] or "",
                         "what to do": ADVICE.get(row["error_class"], ""),
-                        "where": row["location"] or "",
+                        "class": row["error_class"] or "",
+                        **{name: "" if row[column] is None else str(row[column]) for name, column in told.items()},
                     }
                 )
                 for row in rows

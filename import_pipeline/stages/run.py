@@ -96,6 +96,11 @@ def heed_cancellation(context: dg.OpExecutionContext) -> None:
         raise dg.DagsterExecutionInterruptedError
 
 
+def is_repeated_by_a_person(context: dg.OpExecutionContext) -> bool:
+    """Say whether somebody asked for this run to be executed once more; Dagster's own retries carry a number."""
+    return context.run.parent_run_id is not None and "dagster/retry_number" not in context.run.tags
+
+
 def lane_of(context: dg.OpExecutionContext) -> Lane:
     """Say whether this run imports what is new or, having a partition, a month of history."""
     return "history" if context.has_partition_key else "live"

@@ -880,6 +880,52 @@ def test_re_execution_from_failure_repeats_only_the_batch_that_broke(
         assert transcripts_staged(world) == []
 
 
+def test_who_re_executes_a_run_asks_for_what_failed_in_it_again(
+    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+) -> None:
+    """At once, though its next attempt is not due for a day; what was imported is passed over."""
+    conn.autocommit = True
+    with dg.instance_for_test() as instance:
+        world = World(conn, database_url, tmp_path / "staging", instance)
+        world.account("ana@example.com")
+        source = Demo(calls(3))
+        source.calls[None][1].error = ItemError("It is broken.")
+        job = demo.reconstructable(world.job(source))
+        with dg.execute_job(job, instance, raise_on_error=False) as first:
+            assert "1 failed" in str(first.all_events)
+        source.calls[None][1].error = None
+        source.asked.clear()
+        options = dg.ReexecutionOptions(first.run_id)
+        with dg.execute_job(job, instance, reexecution_options=options) as second:
+            assert second.success
+        assert source.asked == ["call-001"]
+        assert len(world.recordings()) == 3
+
+
+def test_repeating_only_the_report_of_a_red_run_says_what_to_do_instead(
+    conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+) -> None:
+    conn.autocommit = True
+    with dg.instance_for_test() as instance:
+        world = World(conn, database_url, tmp_path / "staging", instance)
+        ana = world.account("ana@example.com")
+        source = Demo(calls(3))
+        source.breaks_after[ana.id] = 1
+        job = demo.reconstructable(world.job(source))
+        with dg.execute_job(job, instance, raise_on_error=False) as first:
+            assert not first.success
+        source.breaks_after.clear()
+        options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        with dg.execute_job(job, instance, raise_on_error=False, reexecution_options=options) as second:
+            (failure,) = [event for event in second.all_events if event.is_step_failure]
+            said = failure.step_failure_data.user_failure_data
+            assert said is not None
+            assert "Re-execute all" in str(said.description)
+        with dg.execute_job(job, instance, reexecution_options=dg.ReexecutionOptions(first.run_id)) as third:
+            assert third.success
+        assert len(world.recordings()) == 3
+
+
 def test_an_insert_that_broke_is_repeated_without_counting_twice(
     conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
 ) -> None:

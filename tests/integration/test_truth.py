@@ -267,7 +267,6 @@ def test_f86_a_failure_tells_class_status_request_id_and_what_to_do(world: World
         "HTTP status": "403",
         "request id": "req-8",
         "what to do": shown["Call call-1"]["what to do"],
-        "where": "",
     }
     assert "import-pipeline retry" in str(shown["Call call-2"]["what to do"])
     assert shown["Call call-2"]["request id"] == ""
