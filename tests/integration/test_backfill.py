@@ -123,7 +123,8 @@ def test_months_are_imported_from_the_newest_on_each_by_a_run_of_its_own(
     assert {each.kind for each in fathom.requests} == {"list"}
 
 
-def test_what_was_imported_before_stands_in_the_plan(shell: Shell, fathom: FathomServer) -> None:
+def test_what_was_imported_before_stands_in_the_plan(shell: Shell, fathom: FathomServer, tmp_path: Path) -> None:
+    shell.set(IMPORT_PIPELINE_HOME=str(tmp_path))  # an instance that knows of no other test's runs
     shell.run("backfill", "fathom", "--from", "2025-08", "--to", "2025-08", "--yes")
     plan = shell.run("backfill", "fathom", *SPAN, stdin="n\n").stdout
     told = {line.split()[0]: line.split()[2:] for line in plan.splitlines() if line.strip().startswith("2025")}
