@@ -94,15 +94,13 @@ class ProcessRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             return False
         self._instance.report_run_canceling(run)
         worker = find_worker(run_id)
-        if worker is None and run.job_code_origin is None:  # a command runs it in its own process
-            return False
         if worker is not None:
             with suppress(psutil.NoSuchProcess):
-                if run.status == dg.DagsterRunStatus.STARTED:
-                    worker.send_signal(signal.SIGINT)
-                    return True
-                worker.kill()  # it has not begun; interrupted now, it would end without a word
-        self._instance.report_run_canceled(run, message="It had no process, or one that had not begun.")
+                worker.send_signal(signal.SIGINT)
+            return True
+        if run.job_code_origin is None:  # a command runs it in its own process
+            return False
+        self._instance.report_run_canceled(run, message="The process of this run had ended before.")
         return True
 
     def _start(self, command: str, arguments: ExecuteRunArgs | ResumeRunArgs) -> None:
