@@ -47,7 +47,7 @@ class CommandLine:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "IMPORT_PIPELINE_HOME": str(self.home), **self.settings}
 
-    def run(self, *arguments: str | Path, timeout: float = 120) -> Outcome:
+    def run(self, *arguments: str | Path, timeout: float = 300) -> Outcome:
         done = subprocess.run(
             [COMMAND, *arguments],
             env=self.environment,

@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def wait_until(
-    look: Callable[[], Found | None], what: str, timeout: float = 120, explain: Callable[[], str] = lambda: ""
+    look: Callable[[], Found | None], what: str, timeout: float = 300, explain: Callable[[], str] = lambda: ""
 ) -> Found:
     """Look twice a second until something is found; what cannot be reached meanwhile is looked for again."""
     deadline = time.monotonic() + timeout
@@ -174,7 +174,7 @@ class Dev:
         """Cancel a backfill as its page does, and return how that was answered."""
         return str(self.ask(CANCEL_BACKFILL, id=backfill_id)["cancelPartitionBackfill"]["__typename"])
 
-    def wait_for_run(self, run_id: str, timeout: float = 120) -> dict[str, Any]:
+    def wait_for_run(self, run_id: str, timeout: float = 300) -> dict[str, Any]:
         """Return a run when it has ended, with the statistics of its steps."""
 
         def look() -> dict[str, Any] | None:
