@@ -40,13 +40,13 @@ def open_automation(page: Page, name: str) -> Locator:
     return row
 
 
-def switch_on(row: Locator) -> bool:
-    """Click the switch of a row unless it is on, and say whether it is."""
+def turn(row: Locator, *, on: bool) -> bool:
+    """Click the switch of a row unless it is as wanted, and say whether it is."""
     switch = row.locator("input[type=checkbox]").last
-    if not switch.is_checked():
+    if switch.is_checked() != on:
         row.locator("label").last.click()
         row.page.wait_for_timeout(3000)
-    return switch.is_checked()
+    return switch.is_checked() == on
 
 
 def imported(command_line: CommandLine, *options: str) -> int:
@@ -125,7 +125,7 @@ def test_a_sensor_that_is_switched_on_imports_for_somebody_who_has_just_connecte
     row = open_automation(page, "watch_fathom")
     switch = row.locator("input[type=checkbox]").last
     expect(switch).not_to_be_checked()
-    wait_until(lambda: switch_on(row), "waited for the switch")  # a click while the page still loads does nothing
+    wait_until(lambda: turn(row, on=True), "waited for the switch")  # a click while the page still loads does nothing
     tag = {"key": "dagster/sensor_name", "value": "watch_fathom"}
     run = wait_until(lambda: dev.runs(tags=[tag]), "waited for the sensor to ask for a run")[0]
     assert dev.wait_for_run(run["runId"])["status"] == "SUCCESS"
@@ -134,8 +134,7 @@ def test_a_sensor_that_is_switched_on_imports_for_somebody_who_has_just_connecte
     expect(page.get_by_text("Target", exact=True)).to_be_visible()
     camera.shoot("sensor")
     row = open_automation(page, "watch_fathom")
-    row.locator("label").last.click()
-    expect(row.locator("input[type=checkbox]").last).not_to_be_checked()
+    wait_until(lambda: turn(row, on=False), "waited for the switch")
 
 
 def test_the_page_of_counts_shows_a_table_of_users_and_sources_and_a_chart(
