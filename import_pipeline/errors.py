@@ -81,6 +81,12 @@ class MigrationDriftError(MigrationError):
     """An applied migration differs from its file."""
 
 
+class ErasureError(ImportPipelineError):
+    """What belongs to a user could not be erased; nothing was changed."""
+
+    exit_code = 2
+
+
 class DuplicateRecordingsError(MigrationError):
     """The database already holds duplicate recordings, so the unique import key cannot be created."""
 

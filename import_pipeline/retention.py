@@ -80,7 +80,7 @@ def remove_old_runs(instance: dg.DagsterInstance, before: datetime, *, at_most: 
         runs = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=chunk))}
         superseded = [run_id for run_id in chunk if run_id in runs and not _is_needed(instance, runs[run_id], needed)]
         kept += len(chunk) - len(superseded)
-        _remove(instance, superseded[: at_most - removed])
+        remove_runs(instance, superseded[: at_most - removed])
         removed += len(superseded[: at_most - removed])
         if removed >= at_most:
             break
@@ -108,7 +108,7 @@ def _is_needed(instance: dg.DagsterInstance, run: dg.DagsterRun, needed: set[str
     return any(last.run_id == run.run_id for last in instance.get_runs(filters, limit=1))
 
 
-def _remove(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
+def remove_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
     """Remove runs and what Dagster itself leaves of them: the file of the events, and results of asset checks."""
     if not run_ids:
         return

@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Annotated, Any
+from uuid import UUID
 
 import dagster as dg
 import zstandard
@@ -81,6 +82,20 @@ class StreamIOManager(dg.ConfigurableIOManager):
         """Remove all that a run staged; only once nobody will go on with it."""
         _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
 
+    def remove_runs_of(self, account_ids: Collection[UUID], run_ids: Collection[str] = ()) -> int:
+        """Remove all that the given runs staged, and what any other run staged for one of the accounts.
+
+        Returns:
+            The number of runs of which there was something.
+        """
+        base = UPath(self.resolve_base())
+        names = {_file_name(run_id) for run_id in run_ids}
+        folders = list(base.iterdir()) if base.exists() else []
+        found = [folder for folder in folders if folder.name in names or _is_about(folder, account_ids)]
+        for folder in found:
+            _remove_tree(folder)
+        return len(found)
+
     def resolve_base(self) -> str:
         """Return where the files are, at the time of the run."""
         return self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")
@@ -145,6 +160,22 @@ def remove_old(base: str, older_than: timedelta) -> int:
     for run in old:
         shutil.rmtree(run, ignore_errors=True)
     return len(old)
+
+
+def _is_about(run: UPath, account_ids: Collection[UUID]) -> bool:
+    """Say whether one of the accounts is named at the head of anything that a run staged."""
+    for path in run.rglob("*.zst*"):
+        with suppress(FileNotFoundError, StopIteration, ValueError, zstandard.ZstdError):  # removed, or cut off
+            lines = _read_lines(path)
+            if next(lines) == _STREAM:
+                accounts = [_batch.validate_json(next(lines)).account.id]
+            else:
+                value = _value.validate_json(next(lines))
+                each = value if isinstance(value, list) else getattr(value, "accounts", [value])
+                accounts = [getattr(one, "account_id", None) or one.id for one in each]
+            if not set(account_ids).isdisjoint(accounts):
+                return True
+    return False
 
 
 def _last_write(run: Path) -> float:

@@ -21,6 +21,7 @@ from import_pipeline.cli.connecting import connect, disconnect, rotate_key
 from import_pipeline.cli.importing import backfill, retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain
+from import_pipeline.cli.personal import erase, export
 from import_pipeline.cli.reading import counts, failures, sources, status, why
 from import_pipeline.cli.session import INTERRUPTED
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, ImportPipelineError
@@ -45,6 +46,7 @@ def cli() -> None:
 _COMMANDS = (
     (upload, sync, backfill, counts, status, failures, retry),
     (connect, disconnect, why, coverage, sources),
+    (export, erase),
     (migrate, rotate_key, duplicates, psql, dev),
 )
 for command in chain(*_COMMANDS):

@@ -13,13 +13,15 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+from psycopg.rows import scalar_row
 
+from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes
 from import_pipeline.pipeline import add_missing_vault_entries, insert_recordings
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
 from import_pipeline.sql import query
-from import_pipeline.stages.run import Outcomes, database_time, hold, lineage, root_run_id
+from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
 from import_pipeline.stages.transform import next_attempt_at
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.tenancy import acting_as
@@ -124,13 +126,13 @@ def _write_once(
     conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
 ) -> tuple[Counts, int]:
     with acting_as(conn, account.user_id):
+        now = _hold_account(conn, account)
         ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
         results = iter(insert_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
         unvaulted = [
             outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
         ]
         vault_errors = add_missing_vault_entries(conn, account.user_id, unvaulted)
-        now = database_time(conn)
         written = []
         for outcome in outcomes:
             if isinstance(outcome, Ready):
@@ -150,6 +152,23 @@ def _write_once(
             },
         )
     return counts, sum(1 for one in written if one.vault_error)
+
+
+def _hold_account(conn: psycopg.Connection[Any], account: Account) -> datetime:
+    """Keep the account from being removed until the end of the transaction, and return the database's time.
+
+    Raises:
+        LeaseLostError: It was removed, and with it, perhaps, everything of its user: nothing may be written again.
+    """
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        now: datetime | None = cursor.execute(
+            query("hold_account"), {"id": account.id, "user_id": account.user_id}
+        ).fetchone()
+    if now is None:
+        raise LeaseLostError(
+            "This account was removed while a run worked on it; what the run had not committed is lost."
+        )
+    return now
 
 
 def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
