@@ -63,6 +63,10 @@ class SourceUnavailableError(ImportPipelineError):
     exit_code = 3
 
 
+class StagedFileError(ImportPipelineError):
+    """What an earlier step left for this one cannot be read: execute all steps of the run again."""
+
+
 class StoppedError(ImportPipelineError):
     """The run is being stopped, so nothing more is asked."""
 

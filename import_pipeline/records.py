@@ -2,6 +2,7 @@
 
 Plain frozen dataclasses without behaviour, so that every stage, the staged files and the library face speak of the
 same things. No database, no Dagster, no parsing here. Instants are aware and in UTC; durations are whole seconds.
+Their `repr` leaves out what was said and what may quote it: it ends up in logs and tracebacks.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ class ConnectorRecord:
     external_id: str
     source_app: str
     title: str
-    full_transcript: str
+    full_transcript: str = field(repr=False)
     recording_start_time: datetime | str
     duration: int | float | None = None
-    source_metadata: JsonObject = field(default_factory=dict)
+    source_metadata: JsonObject = field(default_factory=dict, repr=False)
     bank_id: UUID | str | None = None
     vault_id: UUID | str | None = None
-    summary: str | None = None
+    summary: str | None = field(default=None, repr=False)
     audio_url: str | None = None
     video_url: str | None = None
     recording_end_time: datetime | str | None = None
@@ -152,7 +153,7 @@ class ListedItem:
     started_at: datetime | None = None
     location: str | None = None
     provisional_id: str | None = None
-    details: JsonObject = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict, repr=False)
     size_bytes: int = 0
     kind: Literal["listed"] = "listed"
 

@@ -20,10 +20,11 @@ from uuid import UUID
 
 import dagster as dg
 import zstandard
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from import_pipeline.embedded import home
+from import_pipeline.errors import StagedFileError
 from import_pipeline.records import (
     Account,
     Batch,
@@ -137,8 +138,20 @@ def read_output(path: UPath) -> Any:
     """Read one op output. The items of a stream are read, and its file stays open, while they are consumed."""
     lines = _read_lines(path)
     if next(lines) == _STREAM:
-        return Stream(_batch.validate_json(next(lines)), map(_item.validate_json, lines))
-    return _value.validate_json(next(lines))
+        return Stream(_parse(_batch, next(lines)), (_parse(_item, line) for line in lines))
+    return _parse(_value, next(lines))
+
+
+def _parse(adapter: TypeAdapter[Any], line: bytes) -> Any:
+    """Read one line; what is wrong with it is not told by pydantic, whose messages quote the line.
+
+    Raises:
+        StagedFileError: It is not what this version writes.
+    """
+    try:
+        return adapter.validate_json(line)
+    except ValidationError:
+        raise StagedFileError from None
 
 
 def remove_old(base: str, older_than: timedelta) -> int:
@@ -165,12 +178,12 @@ def remove_old(base: str, older_than: timedelta) -> int:
 def _is_about(run: UPath, account_ids: Collection[UUID]) -> bool:
     """Say whether one of the accounts is named at the head of anything that a run staged."""
     for path in run.rglob("*.zst*"):
-        with suppress(FileNotFoundError, StopIteration, ValueError, zstandard.ZstdError):  # removed, or cut off
+        with suppress(FileNotFoundError, StopIteration, StagedFileError, zstandard.ZstdError):  # removed, or cut off
             lines = _read_lines(path)
             if next(lines) == _STREAM:
                 accounts = [_batch.validate_json(next(lines)).account.id]
             else:
-                value = _value.validate_json(next(lines))
+                value = _parse(_value, next(lines))
                 each = value if isinstance(value, list) else getattr(value, "accounts", [value])
                 accounts = [getattr(one, "account_id", None) or one.id for one in each]
             if not set(account_ids).isdisjoint(accounts):

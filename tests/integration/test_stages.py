@@ -24,7 +24,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from world import World, calls, problem_of, summary_of
 
-from import_pipeline import ConnectorRecord, run_pipeline
+from import_pipeline import ConnectorRecord, run_pipeline, staging
 from import_pipeline.clients import Storage
 from import_pipeline.deadlines import Patience
 from import_pipeline.errors import (
@@ -1122,9 +1122,13 @@ def test_staged_files_are_private_and_gone_after_insert(world: World) -> None:
     assert not [path for path in world.staging.rglob("*") if path.name.startswith("dedup")]
 
 
-@pytest.mark.parametrize("fault", ["none", "item", "bug", "database", "batch"])
+@pytest.mark.parametrize("fault", ["none", "item", "bug", "database", "batch", "staged"])
 def test_what_was_said_appears_in_no_event_and_no_log(
-    world: World, fault: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    world: World,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """F88."""
     world.account("ana@example.com")
@@ -1139,6 +1143,9 @@ def test_what_was_said_appears_in_no_event_and_no_log(
             world.do("alter table recordings add constraint test_refused check (summary is null)")
         case "batch":
             world.do("alter table recordings drop column summary")
+        case "staged":
+            damaged = f'{{"kind":"ready","record":"{CANARY}"}}'.encode()
+            monkeypatch.setattr(staging._item, "dump_json", lambda _: damaged)
     with caplog.at_level(logging.DEBUG):
         result = world.run(source)
     assert result.success == (fault == "none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,12 @@ from uuid import UUID
 import dagster as dg
 import psutil
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
+from import_pipeline.errors import StagedFileError
 from import_pipeline.normalise import DEEPEST_METADATA, LARGEST_NUMBER_BITS, normalise_record
 from import_pipeline.records import (
     Account,
@@ -183,6 +186,27 @@ def test_a_file_that_was_cut_off_is_an_error_and_not_the_end(path: UPath) -> Non
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(Exception, match=r".+"):
         list(read_output(path).items)
+
+
+def test_a_damaged_file_is_told_without_what_was_said_in_it(path: UPath) -> None:
+    """F88: messages of pydantic quote the input."""
+    damaged = b'{"kind":"ready","record":{"full_transcript":"Ana: CANARY"}}'
+    for lines in (b"stream\n" + damaged, b"value\n" + damaged):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zstandard.compress(lines))
+        with pytest.raises(StagedFileError, match="execute all steps") as told:
+            list(read_output(path).items)
+        assert "CANARY" not in "".join(traceback.format_exception(told.value))
+
+
+def test_no_repr_shows_what_was_said(path: UPath) -> None:
+    """F88: whoever logs a record, or reads a traceback of one, reads no transcript."""
+    said = {"full_transcript": "CANARY", "summary": "CANARY", "source_metadata": {"said": "CANARY"}}
+    record = ConnectorRecord(external_id="a", source_app="demo", title="t", recording_start_time=NOW, **said)  # type: ignore[arg-type]
+    item = ListedItem("a", details={"transcript": "CANARY"})
+    for value in (record, item, NewItem(item), Ready(item, record), Failed(item, "bug", "x"), Stream(BATCH, [record])):
+        assert "CANARY" not in f"{value!r} {value}"
+        assert type(value).__name__ in repr(value)
 
 
 def test_a_stream_is_read_while_it_is_consumed(path: UPath) -> None:
