@@ -31,14 +31,14 @@ def find_chromium() -> str:
     pytest.fail("These tests need Chromium. Install it: apt-get install chromium.", pytrace=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fathom() -> Iterator[FathomServer]:
     """Fathom with calls of the last four months."""
     with FathomServer(calls=make_calls(CALLS, months=4)) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def command_line(fathom: FathomServer) -> Iterator[CommandLine]:
     """A library in which one person has connected Fathom."""
     with servers.scratch_folder() as folder:
@@ -52,14 +52,14 @@ def command_line(fathom: FathomServer) -> Iterator[CommandLine]:
         yield command_line
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dev(command_line: CommandLine) -> Iterator[Dev]:
     """The UI, started once for all tests."""
     with running_dev(command_line) as dev:
         yield dev
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Chromium refuses to run as root in its sandbox, and small containers have little shared memory.
