@@ -5,12 +5,35 @@ The error names the field and fails one item with the class `data`; it never quo
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from import_pipeline.errors import ItemError
 from import_pipeline.records import JsonObject
+
+DEEPEST = 200
+"""Levels of nesting; an item with half of them is refused, see `normalise.py`."""
+_LONGEST_NUMBER = 4_000
+"""Digits; Python reads no more than 4,300 as a whole number."""
+_BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse a provider's JSON; what Python cannot hold is replaced, for one odd item must not cost its whole page.
+
+    Bytes that are no text become U+FFFD, numbers of thousands of digits infinite, what is nested beyond `DEEPEST` null.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    text = content.decode(json.detect_encoding(content), "replace")
+    try:
+        return json.loads(text, parse_int=_parse_whole)
+    except RecursionError:
+        return json.loads("".join(_cut_nesting(text)), parse_int=_parse_whole)
 
 
 def get_text(value: Any, path: str) -> str | None:
@@ -70,7 +93,7 @@ def get_id(value: Any, path: str) -> str:
 
 def clock_seconds(text: str | None) -> float | None:
     """Return the seconds of a clock time such as `01:02:03`, `02:03` or `00:02:03.5`."""
-    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", (text or "").strip())
+    match = re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9}(?:\.\d{1,99})?)", (text or "").strip())
     if match is None:
         return None
     hours, minutes, seconds = match.groups()
@@ -84,6 +107,25 @@ def iso_duration_seconds(text: str | None) -> float | None:
         return None
     weeks, days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return (((weeks * 7 + days) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _parse_whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else float(digits)
+
+
+def _cut_nesting(text: str) -> Iterator[str]:
+    depth = start = 0
+    for match in _BRACKET_OR_TEXT.finditer(text):
+        if match[0] in ("[", "{"):
+            depth += 1
+            if depth == DEEPEST + 1:
+                yield text[start : match.start()]
+        elif match[0] in ("]", "}"):
+            if depth == DEEPEST + 1:
+                yield "null"
+                start = match.end()
+            depth -= 1
+    yield text[start:] if depth <= DEEPEST else ""
 
 
 def _get(value: Any, path: str, expected: Any, name: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import logging
 import re
 import ssl
@@ -29,6 +28,7 @@ import tenacity
 
 from import_pipeline.deadlines import Patience, bound_total_time, deadline
 from import_pipeline.errors import ErrorClass, HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
+from import_pipeline.fields import parse_json
 from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS, Permit
 from import_pipeline.records import JsonObject
 from import_pipeline.refusals import describe_body, may_pass, rate_header, redact, request_id, silence_asked
@@ -42,6 +42,8 @@ CONNECT_SECONDS = 10.0
 MAX_ATTEMPTS = 10
 MAX_REDIRECTS = 5
 MAX_RESTARTS = 3
+MAX_PAGES_WITHOUT_NEWS = 20
+"""So many pages in a row that differ from earlier ones in nothing but their token: the listing has no end."""
 FAILED_REQUESTS_UNTIL_DOWN = 3
 """So many requests in a row that fail after all their attempts mean that the provider is down, not an item broken."""
 SILENCE_AFTER_GIVING_UP_SECONDS = 900.0
@@ -288,9 +290,10 @@ class HttpClient:
         Raises:
             SourceUnavailableError: The listing leads in a circle, or its tokens expire again and again.
         """
-        restarts = 0
+        restarts = stale = 0
         token: str | None = None
         seen: set[str] = set()
+        contents: set[int] = set()
         while True:
             try:
                 page = self.get_json(path, {**params, cursor: token}, budgets=budgets)
@@ -302,13 +305,16 @@ class HttpClient:
                 restarts, token, seen = restarts + 1, None, set()
                 continue
             self.pages_read += 1
+            content = _digest({name: value for name, value in page.items() if name != next_cursor})
+            stale = stale + 1 if content in contents else 0
+            contents.add(content)
             yield page
             token = page.get(next_cursor) or None
             if token is None:
                 return
             token = str(token)
-            if token in seen:
-                raise SourceUnavailableError(f"The listing of {self.title} leads in a circle: it repeats a page token.")
+            if token in seen or stale == MAX_PAGES_WITHOUT_NEWS:
+                raise SourceUnavailableError(f"The listing of {self.title} leads in a circle: it repeats itself.")
             seen.add(token)
 
     def _request(
@@ -413,6 +419,9 @@ class HttpClient:
 
     def _send_once(self, request: httpx.Request, what: str, budgets: Sequence[str]) -> httpx.Response:
         self._patience.check()
+        if request.url.scheme != "https" and self.base_url.startswith("https:"):  # what is inside a network mostly is
+            message = f"{self.title} leads from https to an address that is none, which is not followed."
+            raise HttpError(message, error_class="permanent")
         permit = self._wait_for_leave(budgets)
         try:
             with deadline(self._total_seconds, self._patience):
@@ -545,12 +554,19 @@ def _tls() -> ssl.SSLContext:
 
 def _parse_json(response: httpx.Response) -> JsonObject:
     try:
-        answer = json.loads(response.content)
-    except (ValueError, RecursionError):
+        answer = parse_json(response.content)
+    except ValueError:
         raise ValueError("something that is not JSON") from None
     if not isinstance(answer, dict):
         raise ValueError(f"a JSON {type(answer).__name__} where an object belongs")
     return answer
+
+
+def _digest(page: JsonObject) -> int:
+    try:
+        return hash(repr(page))
+    except RecursionError:  # deep enough to be read, and from here just too deep
+        return id(page)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -18,6 +18,10 @@ from import_pipeline.records import ConnectorRecord, JsonObject, ListedItem
 from import_pipeline.transcripts.text import clean_text
 
 EXTERNAL_ID_LIMIT_BYTES = 512
+LONGEST_TITLE = 1_000
+"""Characters; more are cut off, and noted where it is imported. Titles stand in indexes, tables and messages."""
+LONGEST_LOCATION = 16_000
+"""Characters; a longer one is left out, for half an address leads nowhere. The longest path takes 12,288."""
 LONGEST_DURATION = timedelta(hours=48)
 DEEPEST_METADATA = 100
 """Levels of nesting. JSON readers give up at some depth (that of the staged files at 200), and then for the batch."""
@@ -73,13 +77,14 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
     )
     if cleaner.replaced:
         notes["replaced_characters"] = cleaner.replaced
+    title = _cut_title(title, notes)
     earlier = metadata.pop(NOTES_KEY, None)
     if isinstance(earlier, dict):
         notes = {**earlier, **notes}
     return replace(
         record,
         external_id=external_id,
-        title=" ".join((title or "").split()) or "Untitled",
+        title=title or "Untitled",
         full_transcript=transcript,
         recording_start_time=start,
         recording_end_time=end,
@@ -127,12 +132,17 @@ def normalise_item(item: ListedItem) -> ListedItem:
         raise InvalidRecordError("The item's details are not a JSON object.")
     if not isinstance(item.size_bytes, int):
         raise InvalidRecordError("The item's size is not a number of bytes.")
+    title = _optional_text(item.title, "title", cleaner)
+    location = _optional_text(item.location, "location", cleaner)
+    started_at = _parse_instant(item.started_at, "start time")
+    details = cleaner.clean_json(item.details)
     return replace(
         item,
-        title=_optional_text(item.title, "title", cleaner),
-        location=_optional_text(item.location, "location", cleaner),
-        started_at=_parse_instant(item.started_at, "start time"),
-        details=cleaner.clean_json(item.details),
+        title=title and title[:LONGEST_TITLE],
+        location=location if location and len(location) <= LONGEST_LOCATION else None,
+        started_at=started_at,
+        details=details,
+        size_bytes=max(item.size_bytes, cleaner.characters),
     )
 
 
@@ -141,9 +151,11 @@ class _Cleaner:
 
     def __init__(self) -> None:
         self.replaced = 0
+        self.characters = 0
 
     def clean(self, text: str) -> str:
         cleaned, replaced = clean_text(text)
+        self.characters += len(cleaned)
         self.replaced += replaced
         return cleaned
 
@@ -195,6 +207,13 @@ def _optional_text(value: object, name: str, cleaner: _Cleaner) -> str | None:
     if not isinstance(value, str):
         raise InvalidRecordError(f"The record's {name} is not text but {type(value).__name__}.")
     return cleaner.clean(value)
+
+
+def _cut_title(title: str | None, notes: JsonObject) -> str:
+    title = " ".join((title or "").split())
+    if len(title) > LONGEST_TITLE:
+        notes["title"] = f"cut off after {LONGEST_TITLE:,} characters"
+    return title[:LONGEST_TITLE].rstrip()
 
 
 def _parse_instant(value: object, name: str) -> datetime | None:

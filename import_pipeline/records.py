@@ -145,7 +145,8 @@ class ListedItem:
         provisional_id: Key in the ledger while the item has not been imported, for sources whose external id is
             derived from content: two broken files with the same content are two failures. None means `external_id`.
         details: Whatever the connector needs to turn it into a record; JSON.
-        size_bytes: Length of its transcript, if the listing tells; batches are bounded by it.
+        size_bytes: Length of its transcript, if the listing tells; at least that of what is listed here. Batches are
+            bounded by it.
     """
 
     external_id: str

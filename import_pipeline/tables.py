@@ -10,6 +10,7 @@ from typing import Any
 MOST_ROWS = 100
 """Of a table in the UI: an event is kept for weeks, and nobody reads on."""
 _LONGEST_CELL = 200
+_SHOWN = "\N{NO-BREAK SPACE}"
 
 
 def to_markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -43,6 +44,7 @@ def _join(text: str) -> str:
 
 def _cell(value: Any) -> str:
     text = re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", str(value)).strip(" ")
+    text = "".join(char if char.isprintable() or char in _SHOWN else "\N{REPLACEMENT CHARACTER}" for char in text)
     if len(text) > _LONGEST_CELL:
         text = f"{text[:_LONGEST_CELL]}…"
     return re.sub(r"([\\`*_{}\[\]<>|~#&])", r"\\\1", text)

@@ -158,9 +158,9 @@ def _first_month(now: datetime) -> datetime:
 def _describe_counts(counts: ImportCounts, table: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
     totals = counts.frame.rename(columns=titles).sum()
     users = len(counts.frame)
-    # Numbers by themselves as well, because the UI draws them over time.
-    numbers = {"dagster/row_count": int(totals.sum()), "users": users}
-    numbers |= {str(title): int(number) for title, number in totals.items()}
+    # Numbers by themselves as well, because the UI draws them over time. A source may be called anything.
+    own = {"dagster/row_count": int(totals.sum()), "users": users}
+    numbers = own | {str(title): int(number) for title, number in totals.items() if title != "counts"} | own
     if not users:
         return {"counts": dg.MetadataValue.text("No recordings yet."), **numbers}
     table = table.assign(all=table.sum(axis=1))

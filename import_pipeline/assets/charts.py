@@ -19,6 +19,7 @@ _DPI = 88
 _COLOURS = 32
 """More than there are bars of different colours; the rest smooths the letters."""
 _MOST_LABELS = 8
+_LONGEST_LABEL = 30
 _FEWEST_PLACES = 12
 """So that a single month is a bar and no wall."""
 _PALETTE = ("#4f43dd", "#2e9e6b", "#e0861a", "#c93c6b", "#3d8bd9", "#8a8f98", "#7b5cc4", "#a3a137")
@@ -43,7 +44,7 @@ def draw_months(frame: pd.DataFrame, title: str) -> str:
     for position, source in enumerate(frame.columns):
         heights = frame[source].tolist()
         colour = _PALETTE[position % len(_PALETTE)]
-        axes.bar(range(len(frame)), heights, bottom=below, width=0.72, label=str(source), color=colour)
+        axes.bar(range(len(frame)), heights, bottom=below, width=0.72, label=_label(source), color=colour)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     step = -(-len(frame) // _MOST_LABELS)
     axes.set_xticks(range(0, len(frame), step), [str(month) for month in frame.index[::step]], fontsize=8)
@@ -58,6 +59,13 @@ def draw_months(frame: pd.DataFrame, title: str) -> str:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     axes.set_title(title, fontsize=9, loc="left")
     return f"![{title}]({_as_data_uri(figure)})"
+
+
+def _label(source: object) -> str:
+    """Return the name of a source as it is to be drawn; any text may be one, and `$` would begin a formula."""
+    text = "".join(char if char.isprintable() else " " for char in str(source))
+    text = text if len(text) <= _LONGEST_LABEL else f"{text[:_LONGEST_LABEL]}…"
+    return text.replace("$", r"\$").lstrip("_") or "?"  # a name that begins with `_` would be left out
 
 
 def draw_bars(numbers: Sequence[int], longest: int) -> list[str]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.refusals import one_line
 from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_as
 
@@ -23,6 +24,9 @@ _Connection = psycopg.Connection[Any]
 
 NO_SOURCE = "no source"
 """The column of recordings that name no source."""
+OTHER_SOURCES = "other sources"
+"""The column of what lies beyond `_MOST_SOURCES`: whoever may write recordings may call their sources anything."""
+_MOST_SOURCES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ def read_import_counts(conn: _Connection) -> ImportCounts:
 
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query("count_recordings_of_everybody")).fetchall()
-    rows = [(user_id, source_app or NO_SOURCE, told, plain) for user_id, source_app, told, plain in rows]
-    counted = pd.DataFrame([row[:3] for row in rows], columns=["user", "source", "recordings"])
+    rows = [(user_id, _name_of(source_app), told, plain) for user_id, source_app, told, plain in rows]
+    counted = _fold(pd.DataFrame([row[:3] for row in rows], columns=["user", "source", "recordings"]))
     frame = counted.fillna({"recordings": 0}).pivot_table(
         index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0
     )
@@ -92,8 +96,8 @@ def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query("count_recordings_by_month"), {"since": since}).fetchall()
     others = sum(number for _, month, number in rows if month is None)
-    dated = [(source_app or NO_SOURCE, month, number) for source_app, month, number in rows if month is not None]
-    counted = pd.DataFrame(dated, columns=["source", "month", "recordings"])
+    dated = [(_name_of(source_app), month, number) for source_app, month, number in rows if month is not None]
+    counted = _fold(pd.DataFrame(dated, columns=["source", "month", "recordings"]))
     frame = counted.pivot_table(index="month", columns="source", values="recordings", aggfunc="sum", fill_value=0)
     if dated:
         first, last = min(month for _, month, _ in dated), max(month for _, month, _ in dated)
@@ -115,6 +119,17 @@ def name_users(conn: _Connection, user_ids: list[UUID]) -> dict[UUID, str]:
         cursor.execute("select user_id, label from import_pipeline.name_users(%s)", (user_ids,))
         found: dict[UUID, str] = dict(cursor.fetchall())
     return {user_id: found.get(user_id, str(user_id)) for user_id in user_ids}
+
+
+def _name_of(source_app: str | None) -> str:
+    return one_line(source_app or "") or NO_SOURCE
+
+
+def _fold(counted: pd.DataFrame) -> pd.DataFrame:
+    """Count the smaller ones of very many sources as one."""
+    largest = counted.groupby("source")["recordings"].sum().sort_values(ascending=False).head(_MOST_SOURCES)
+    is_large = counted["source"].isin(largest.index)
+    return counted.assign(source=counted["source"].where(is_large, OTHER_SOURCES))
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from import_pipeline.cli.output import print_json, print_table, say
+from import_pipeline.cli.output import answer, print_json, print_table, say
 from import_pipeline.cli.session import json_option
 
 
@@ -53,7 +53,7 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
         for name in pending:
             click.echo(f"pending  {name}")
         for drift in status.drifted:
-            click.echo(f"drifted  {drift}")
+            answer(f"drifted  {drift}")
         if status.is_current:
             say("The database is up to date.")
     raise SystemExit(0 if status.is_current else 1)

@@ -17,8 +17,9 @@ _WIDTH_OF_A_PIPE = 1000
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value on one line."""
-    click.echo(json.dumps(value, default=_to_json, ensure_ascii=False))
+    """Print one JSON value on one line: every script as it is, and as an escape what could steer a terminal."""
+    text = json.dumps(value, default=_to_json, ensure_ascii=False)
+    click.echo("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
@@ -48,6 +49,11 @@ def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Non
         click.echo()
         for heading, value in zip(headings, row, strict=True):
             click.echo(f"{heading:<{width}}  {_show(value)}")
+
+
+def answer(text: str) -> None:
+    """Print lines on standard output."""
+    click.echo("\n".join(map(printable, text.splitlines())))
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from import_pipeline.cli.output import plural, print_json, print_table, printable, say, show_time
+from import_pipeline.cli.output import answer, plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
 from import_pipeline.errors import ADVICE
 
@@ -141,11 +141,11 @@ def why(item: str, user: str | None, as_json: bool) -> None:
     if as_json:
         print_json(rows or recordings)
     for row in () if as_json else rows:
-        click.echo(_explain(row))
+        answer(_explain(row))
     for row in () if as_json else recordings:
-        click.echo(
-            f"{printable(row['title'])} ({row['source_app']}): in the library as recording {row['recording_id']} since "
-            f"{show_time(row['created_at'])}, but not imported by import_pipeline."
+        answer(
+            f"{printable(row['title'] or '')} ({printable(row['source_app'] or '')}): in the library as recording "
+            f"{row['recording_id']} since {show_time(row['created_at'])}, but not imported by import_pipeline."
         )
     if not rows and not recordings:
         known = "The file is there, but it was never uploaded" if Path(item).is_file() else "No import ever listed it"

@@ -43,6 +43,8 @@ _UNFORESEEN = (
     CouldNotRetrieveTranscript, requests.RequestException,
     ParseError, AttributeError, LookupError, TypeError, ValueError,
 )  # fmt: skip
+_LONGEST_CAPTION = 20_000
+"""Bytes; the library takes time with the square of one caption's length where an uploader filled it with `<`."""
 _IDS = {
     "video": re.compile(r"[\w-]{11}", re.ASCII),
     "id": re.compile(r"UC[\w-]{22}", re.ASCII),
@@ -85,6 +87,11 @@ def parse_address(address: str) -> tuple[str, str]:
         f"{address!r} is not the address of a YouTube video, playlist or channel. Of a channel take the one with @ or "
         "/channel/; a /c/ address cannot be looked up."
     )
+
+
+def is_video_id(text: str) -> bool:
+    """Say whether this can be asked for with others at once; an odd one would spoil the question."""
+    return re.fullmatch(r"[\w-]{1,64}", text, re.ASCII) is not None
 
 
 def find_playlist(kind: str, value: str, http: HttpClient) -> str:
@@ -204,6 +211,7 @@ class _Through(requests.adapters.BaseAdapter):
             raises=False,
             signs=False,
         )
+        _refuse_endless_captions(answer.content)
         for cookie in answer.cookies.jar:  # they come back, whatever host stands in for the site
             self._session.cookies.set(cookie.name, cookie.value or "", domain=".youtube.com")
         response = requests.Response()
@@ -219,3 +227,10 @@ class _Through(requests.adapters.BaseAdapter):
 
     def close(self) -> None:
         """Leave the HTTP client open; it is not ours."""
+
+
+def _refuse_endless_captions(content: bytes) -> None:
+    if content[:100].lstrip().startswith((b"<?xml", b"<transcript")) and (
+        b"<![CDATA[" in content or re.search(rb">[^<>]{%d}" % _LONGEST_CAPTION, content)
+    ):
+        raise ValueError("A caption is far too long.")

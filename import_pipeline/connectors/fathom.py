@@ -2,13 +2,13 @@
 
 Imports transcript, summary, share link, invitees and recorder. Needs an API key, or an OAuth app with `public_api`.
 Costs one request per ten calls to list; then, with a key, one per ten new calls, else two per new call. Cannot see
-other people's private calls, not even an admin's key can.
-Sources: developers.fathom.ai (api-overview, quickstart, oauth) and fathom-python 0.0.43, read 2026-11.
+other people's private calls, nor can an admin's key. By developers.fathom.ai and fathom-python 0.0.43, read 2026-11.
 """
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from import_pipeline.authentication import ApiKey, OAuth
 from import_pipeline.connectors.base import Connector
@@ -100,7 +100,7 @@ class Fathom(Connector):
             for meeting in get_list(_ask(http, "/meetings", params), "items"):
                 if get_id(meeting, "recording_id") == item.external_id and get_list(meeting, "transcript"):
                     return get_list(meeting, "transcript"), get_object(meeting, "default_summary")
-        path = f"/recordings/{item.external_id}"
+        path = f"/recordings/{quote(item.external_id, safe='')}"
         segments = get_list(_ask(http, f"{path}/transcript"), "transcript")
         return segments, get_object(_ask(http, f"{path}/summary") if segments else {}, "summary")
 

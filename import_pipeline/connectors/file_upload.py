@@ -93,8 +93,7 @@ class FileUpload(Connector):
                 yield _item(file, file.sha256)
             else:
                 for position, record in enumerate(records):
-                    content = json.dumps(record, sort_keys=True, ensure_ascii=True).encode()
-                    yield _item(file, hashlib.sha256(content).hexdigest(), position)
+                    yield _item(file, _hash(record), position)
 
     def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Read one file, or one record of a list."""
@@ -171,6 +170,13 @@ def _read(path: Path, sha256: str, size_bytes: int) -> bytes:
     if data is None:
         raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
     return data
+
+
+def _hash(record: JsonObject) -> str | None:
+    try:
+        return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    except RecursionError:  # nested just less deeply than can be read; it fails by itself, known by its place
+        return None
 
 
 def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:

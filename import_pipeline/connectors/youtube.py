@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from import_pipeline.authentication import ApiKey
-from import_pipeline.connectors._youtube_site import find_playlist, parse_address, read_captions
+from import_pipeline.connectors._youtube_site import find_playlist, is_video_id, parse_address, read_captions
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import HttpError, IgnoredItemError, NotReadyError, ReconnectError
 from import_pipeline.fields import get_id, get_list, get_text, iso_duration_seconds, peek
@@ -112,7 +112,7 @@ def _list_playlist(playlist: str, since: str, http: HttpClient) -> Iterator[List
 def _describe(video_ids: list[str], http: HttpClient) -> Iterator[ListedItem]:
     """Yield videos with their details, 50 at a time; those that YouTube leaves out are private or deleted."""
     for batch in (video_ids[first : first + 50] for first in range(0, len(video_ids), 50)):
-        answer = http.get_json("/videos", {"part": _PARTS, "id": ",".join(filter(None, batch))})
+        answer = http.get_json("/videos", {"part": _PARTS, "id": ",".join(filter(is_video_id, batch))})
         videos = {get_id(video, "id"): video for video in get_list(answer, "items")}
         for video_id in batch:
             video, link = videos.get(video_id, {}), f"https://www.youtube.com/watch?v={video_id}"

@@ -48,8 +48,8 @@ class Zoom(Connector):
             if own == "/users/me" or error.status not in (400, 403, 404):
                 raise
             for page in http.pages("/users", {"page_size": 300}, "next_page_token", "next_page_token"):
-                for user in get_list(page, "users"):
-                    yield from _list_recordings(f"/users/{quote(get_id(user, 'id'), safe='')}", window, http)
+                for who in get_list(page, "users"):
+                    yield from _list_recordings(f"/users/{quote(get_id(who, 'id'), '', None, 'replace')}", window, http)
 
     def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Download the transcript of each segment of a meeting and put them together."""
@@ -107,7 +107,7 @@ def _read_turns(uuid: str, file: JsonObject, http: HttpClient) -> list[Turn]:
 
 
 def _download(file: JsonObject, token: str | None, http: HttpClient) -> list[Turn]:
-    link = urljoin(f"{http.base_url}/", get_text(file, "download_url"))
+    link = urljoin(f"{http.base_url}/", quote(get_text(file, "download_url") or "", ":/?&=%;~+,@", errors="replace"))
     text = http.get_bytes(link, {"access_token": token}).decode("utf-8-sig", "replace").lstrip()
     if not text.startswith("WEBVTT"):
         raise ItemError("Zoom's link to the transcript leads to a page, not to WebVTT.", error_class="transient")

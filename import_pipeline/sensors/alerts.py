@@ -6,7 +6,8 @@ secret too: whoever has it can write there, so it appears nowhere.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ _PAUSE_SECONDS = 0.5
 _SHOWN_ITEMS = 5
 _LONGEST_LINE = 300
 _LONGEST_NAME = 100
+_MARKUP = re.compile(r"(?<!\w)@(?=\w)|!(?=\[)|\](?=[(\[:])|:(?=//)|\bwww(?=\.)|[`~](?=[`~])", re.IGNORECASE)
 
 
 class AlertError(ImportPipelineError):
@@ -165,19 +167,23 @@ def _address_of(run_id: str) -> str | None:
 
 
 def _as_text(message: dict[str, Any]) -> str:
-    """Put a message into words; `&`, `<` and `>` mean something in chat programs, and titles come from outside."""
+    """Put a message into words, for chat programs; titles and reasons come from outside."""
     month = f" for {message['month'][:7]}" if message["month"] else ""
     lines = [f"{message['job']}{month} failed: {message['problem']}"]
     if message["counts"]:
         lines.append(", ".join(f"{value} {name}" for name, value in message["counts"].items()))
     lines += [f"• {each['item']}: {each['reason']}" for each in message["failed_items"]]
     lines += message["what_to_do"]
-    lines.append(message["run_url"] or f"Run {message['run_id']}")
-    return "\n".join(_escaped(lines))
+    return "\n".join([*map(_defused, lines), _escaped(message["run_url"] or f"Run {message['run_id']}")])
 
 
-def _escaped(lines: Iterable[str]) -> list[str]:
-    return [line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in lines]
+def _defused(line: str) -> str:
+    """Let nothing in a line call people (`@channel`), lead away, show a picture, or swallow the lines that follow."""
+    return _escaped(_MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", line))
+
+
+def _escaped(line: str) -> str:
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _line(text: object, longest: int = _LONGEST_LINE) -> str:

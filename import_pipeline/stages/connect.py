@@ -24,6 +24,7 @@ from import_pipeline.ledger import retry_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
+from import_pipeline.refusals import one_line
 from import_pipeline.sql import query
 from import_pipeline.stages.run import (
     database_time,
@@ -182,7 +183,7 @@ def _open_account(
         id=found.id,
         user_id=found.user_id,
         source_app=found.source_app,
-        label=found.label,
+        label=one_line(found.label),
         opened_at=database_time(conn),
         last_sync_at=found.last_sync_at,
         options=options,

@@ -33,7 +33,6 @@ from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold, open_http
-from import_pipeline.transcripts.text import clean_text
 
 INVALID = "import_pipeline.invalid"
 """Key in an item's details under which `fetch` says why it cannot become a record."""
@@ -157,7 +156,8 @@ def next_look_at(now: datetime, attempts: int) -> datetime:
 
 def describe_problem(error: ImportPipelineError) -> str:
     """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
-    text = clean_text(str(error).strip())[0] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 

@@ -102,8 +102,8 @@ def read_teams_old(lines: Iterable[str], into: Turns, about: dict[str, Any], not
     for line in lines:
         match = TIMING.match(line) if "-->" in line else None
         if match:
-            parts = line.split("-->")
-            times = clock_ms(parts[0].strip(" \t-")), clock_ms(parts[1].split()[0].strip("-"))
+            first, last = match[0].split("-->")  # not of the line: behind them may stand anything
+            times = clock_ms(first.strip(" \t-")), clock_ms(last.strip(" \t-"))
         elif times is not None and line.strip():
             start, end = times
             if start is not None and end is not None and end < start:

@@ -2,7 +2,7 @@
 
 python-docx builds a tree of ten times the document's size and takes half a second per megabyte; a transcript needs the
 paragraphs only. The archive is looked at before anything is unpacked, and the XML is read by expat in pieces, with
-entities refused, so no document can take more than its text.
+declarations refused, so no document can take more than its text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MAX_RATIO = 200
 
 _MAX_DIRECTORY = 4 * 1024 * 1024
 _LONGEST_TAG = 8 * 1024 * 1024
+_MOST_NAMES = 20_000
+"""Names of elements and attributes, of which a document has some hundreds; the parser remembers each."""
 _DOCUMENT = "word/document.xml"
 _DAMAGED = "is damaged: the .docx cannot be opened"
 _SPACES = (
@@ -101,6 +103,8 @@ def _lines(stream: Any) -> Iterator[str]:
         reader.parser.Parse(piece, False)
         if total - reader.parser.CurrentByteIndex > _LONGEST_TAG:  # expat keeps an unfinished tag in memory
             raise TranscriptError(_DAMAGED)
+        if len(reader.names) > _MOST_NAMES:
+            raise TranscriptError(_DAMAGED)
         yield from reader.take()
     reader.parser.Parse(b"", True)
     yield from reader.take()
@@ -110,12 +114,13 @@ class _Reader:
     """Collects the text of runs; everything else of the markup passes by."""
 
     def __init__(self) -> None:
-        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.names: dict[str, str] = {}
+        self.parser = expat.ParserCreate(namespace_separator=" ", intern=self.names)
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._characters
-        self.parser.EntityDeclHandler = self._entity
+        self.parser.StartDoctypeDeclHandler = self._doctype
         self._done: list[str] = []
         self._parts: list[str] = []
         self._in_text = False
@@ -162,5 +167,6 @@ class _Reader:
             if len(self._parts) > 10_000:
                 self._parts = ["".join(self._parts)]
 
-    def _entity(self, *_declaration: object) -> None:
-        raise TranscriptError("is a .docx with entity declarations, which no word processor writes")
+    def _doctype(self, *_declaration: object) -> None:
+        # Entities unfold to any size, and so do attributes that are given to every element of a name.
+        raise TranscriptError("is a .docx with a document type declaration, which no word processor writes")

@@ -99,7 +99,10 @@ class Response:
     @classmethod
     def json(cls, document: Any, status: int = 200, **headers: str) -> Response:
         """Return a JSON answer; an underscore in the name of a header stands for a dash."""
-        body = json.dumps(document, ensure_ascii=False).encode()
+        try:
+            body = json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half a character can be sent as an escape only
+            body = json.dumps(document).encode()
         content_type = "application/json; charset=utf-8"
         return cls(status, body, content_type, {name.replace("_", "-"): value for name, value in headers.items()})
 
