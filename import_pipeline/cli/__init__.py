@@ -16,6 +16,7 @@ from itertools import chain
 
 import click
 
+from import_pipeline.cli.auditing import audit
 from import_pipeline.cli.comparing import coverage
 from import_pipeline.cli.connecting import connect, disconnect, rotate_key
 from import_pipeline.cli.importing import backfill, retry, sync, upload
@@ -47,7 +48,7 @@ _COMMANDS = (
     (upload, sync, backfill, counts, status, failures, retry),
     (connect, disconnect, why, coverage, sources),
     (export, erase),
-    (migrate, rotate_key, duplicates, psql, dev),
+    (migrate, audit, rotate_key, duplicates, psql, dev),
 )
 for command in chain(*_COMMANDS):
     cli.add_command(command)

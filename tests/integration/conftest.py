@@ -1,15 +1,22 @@
-"""Fixtures of the tests that run whole import jobs."""
+"""Fixtures of the tests that run whole import jobs, and of those on a database that was here before."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import psycopg
 import pytest
+import servers
+from psycopg import errors
 from world import World
+
+INSTALLATION = Path(__file__).with_name("existing_installation.sql").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -17,3 +24,46 @@ def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> I
     conn.autocommit = True
     with dg.DagsterInstance.ephemeral() as instance:
         yield World(conn, database_url, tmp_path / "staging", instance)
+
+
+@pytest.fixture(params=["18", "15"])
+def installed(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a database with the product's tables, for its owner: as on Supabase, no superuser."""
+    server_url: str = request.getfixturevalue("server_url" if request.param == "18" else "postgres15")
+    role = f"owner_{uuid4().hex[:12]}"  # roles belong to the server, which others may use for tests at the same time
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        for statement in (
+            f"create role {role} login createrole bypassrls",
+            "create role anon nologin noinherit",
+            "create role authenticated nologin noinherit",
+            "create role service_role nologin noinherit bypassrls",
+            "create role import_worker nologin noinherit",
+            "create role product_auth",
+        ):
+            with suppress(errors.DuplicateObject):
+                admin.execute(statement)
+        admin.execute(f"grant import_worker, anon, authenticated, service_role to {role}")
+    url = servers.create_database(server_url, owner=role)
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("create schema auth authorization product_auth")
+        admin.execute("create table auth.users (id uuid primary key, email varchar(255), encrypted_password text)")
+        admin.execute("alter table auth.users owner to product_auth")
+        admin.execute("alter table auth.users enable row level security")
+        for name, result, expression in (
+            ("uid", "uuid", "(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid"),
+            ("role", "text", "nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role'"),
+            ("jwt", "jsonb", "nullif(current_setting('request.jwt.claims', true), '')::jsonb"),
+        ):
+            admin.execute(
+                f"create function auth.{name}() returns {result} language sql stable as $$ select {expression} $$"
+            )
+        admin.execute(f"grant usage on schema auth to {role} with grant option")
+        admin.execute("grant usage on schema auth to anon, authenticated, service_role")
+        admin.execute(f"grant all on auth.users to {role}")
+    owners_url = re.sub(r"//[^@/]*@", f"//{role}@", url)
+    with psycopg.connect(owners_url) as conn:
+        conn.execute(INSTALLATION)
+    yield owners_url
+    servers.drop_database(server_url, url)
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"drop role {role}")

@@ -104,6 +104,8 @@ create table public.activity (
     id bigint generated always as identity primary key,
     what text not null
 );
+create view public.latest_recordings as
+    select id, title from public.recordings order by created_at desc limit 10;
 
 
 -- 2. Functions and triggers -----------------------------------------------------------------------------------------

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
-import servers
 import tenants
 from psycopg import errors, sql
 
@@ -20,8 +17,6 @@ from import_pipeline import duplicates, migrations
 from import_pipeline.errors import DuplicateRecordingsError, MigrationError
 
 Connection = psycopg.Connection[Any]
-
-INSTALLATION = Path(__file__).with_name("existing_installation.sql").read_text(encoding="utf-8")
 
 ANA = UUID("00000000-0000-4000-8000-00000000000a")
 EVA = UUID("00000000-0000-4000-8000-00000000000e")
@@ -93,55 +88,6 @@ def contents(conn: Connection) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(params=["18", "15"])
-def installed(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Address of a database with the product's tables, for its owner: as on Supabase, no superuser."""
-    server_url: str = request.getfixturevalue("server_url" if request.param == "18" else "postgres15")
-    role = f"owner_{uuid4().hex[:12]}"  # roles belong to the server, which others may use for tests at the same time
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        for statement in (
-            f"create role {role} login createrole bypassrls",
-            "create role anon nologin noinherit",
-            "create role authenticated nologin noinherit",
-            "create role service_role nologin noinherit bypassrls",
-            "create role import_worker nologin noinherit",
-            "create role product_auth",
-        ):
-            with suppress_existing():
-                admin.execute(statement)
-        admin.execute(f"grant import_worker, anon, authenticated, service_role to {role}")
-    url = servers.create_database(server_url, owner=role)
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute("create schema auth authorization product_auth")
-        admin.execute("create table auth.users (id uuid primary key, email varchar(255), encrypted_password text)")
-        admin.execute("alter table auth.users owner to product_auth")
-        admin.execute("alter table auth.users enable row level security")
-        for name, result, expression in (
-            ("uid", "uuid", "(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid"),
-            ("role", "text", "nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role'"),
-            ("jwt", "jsonb", "nullif(current_setting('request.jwt.claims', true), '')::jsonb"),
-        ):
-            admin.execute(
-                f"create function auth.{name}() returns {result} language sql stable as $$ select {expression} $$"
-            )
-        admin.execute(f"grant usage on schema auth to {role} with grant option")
-        admin.execute("grant usage on schema auth to anon, authenticated, service_role")
-        admin.execute(f"grant all on auth.users to {role}")
-    owners_url = re.sub(r"//[^@/]*@", f"//{role}@", url)
-    with psycopg.connect(owners_url) as conn:
-        conn.execute(INSTALLATION)
-    yield owners_url
-    servers.drop_database(server_url, url)
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"drop role {role}")
-
-
-def suppress_existing() -> Any:
-    from contextlib import suppress
-
-    return suppress(errors.DuplicateObject)
-
-
 @pytest.fixture
 def owner(installed: str) -> Iterator[Connection]:
     """The owner's connection, before anything of ours is there."""
@@ -179,6 +125,7 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
         "index public.recordings_import_key",
         "index public.sync_jobs_account_idx",
         "index public.sync_jobs_processing_idx",
+        "policy Import worker adds only sync jobs of claimed accounts",
         'policy Import worker adds only the claimed user\'s recordings',
         'policy Import worker adds only to the claimed user\'s banks',
         "policy Import worker adds recordings",
@@ -269,6 +216,7 @@ def test_the_importer_works_beside_policies_functions_and_triggers_of_the_owners
             " on conflict (vault_id, recording_id) do nothing",
             [ANAS_VAULT, recording_id],
         )
+        migrated.execute("insert into public.import_sources (user_id, source_app) values (%s, 'zoom')", [ANA])
         migrated.execute(
             "insert into public.import_items (user_id, source_app, external_id, status, recording_id)"
             " values (%s, 'zoom', 'z1', 'imported', %s)",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -351,51 +350,7 @@ def test_claims_are_read_as_on_supabase(conn: Connection) -> None:
 
 
 # -- What all objects of ours have in common --------------------------------------------------------------------------
-
-
-def test_every_table_has_row_level_security_and_none_forces_it(conn: Connection) -> None:
-    """Forced, it once bound the service role's own writer."""
-    rows = conn.execute(
-        "select c.oid::regclass::text, relrowsecurity, relforcerowsecurity from pg_class as c"
-        " join pg_namespace as n on n.oid = relnamespace"
-        " where relkind in ('r', 'p') and nspname in ('public', 'auth', 'import_pipeline')"
-    ).fetchall()
-    assert len(rows) == 16
-    assert [row for row in rows if row[1:] != (True, False)] == []
-
-
-def test_no_policy_calls_a_function_per_row_where_once_is_enough(conn: Connection) -> None:
-    """Most policies of the product call `auth.uid()` bare, once per row."""
-    conn.execute("set local search_path = ''")
-    once = r"\( ?SELECT (auth\.uid|import_pipeline\.claimed_bank_ids)\(\) AS \w+\)"
-    per_row = "import_pipeline.may_enter(recording_id, vault_id)"  # its arguments are the row
-    bare = [
-        (name, expression)
-        for name, expression in conn.execute(
-            "select polname, e from pg_policy, unnest(array[pg_get_expr(polqual, polrelid),"
-            " pg_get_expr(polwithcheck, polrelid)]) as e where e is not null"
-        )
-        if re.search(r"(auth|import_pipeline)\.", re.sub(once, "", expression).replace(per_row, ""))
-    ]
-    assert bare == []
-
-
-def test_no_function_with_its_owners_rights_can_be_misled_or_called_by_anybody(conn: Connection) -> None:
-    rows = conn.execute(
-        "select p.oid::regprocedure::text, proconfig,"
-        " array(select coalesce(rolname, 'public')::text"
-        " from aclexplode(coalesce(proacl, acldefault('f', proowner))) as a"
-        " left join pg_roles as r on r.oid = a.grantee where a.grantee <> proowner order by 1)"
-        " from pg_proc as p join pg_namespace as n on n.oid = pronamespace"
-        " where prosecdef and nspname in ('public', 'auth', 'import_pipeline') order by 1"
-    ).fetchall()
-    assert len(rows) == 10
-    for name, config, grantees in rows:
-        assert config == ['search_path=""'], name
-        expected = ["import_worker"]
-        if name == "get_import_counts(uuid)":
-            expected = ["authenticated", "import_worker", "service_role"]
-        assert grantees == expected, name
+# Row-level security, views, claims in policies, functions with their owner's rights: test_audit.py.
 
 
 def test_functions_that_need_no_more_than_the_importer_may_have_his_rights_only(conn: Connection) -> None:
@@ -405,11 +360,30 @@ def test_functions_that_need_no_more_than_the_importer_may_have_his_rights_only(
     ).fetchone() == (["count_request", "settle_rate_budgets", "take_rate_budgets"],)
 
 
-def test_there_are_no_views_that_could_bypass_policies(conn: Connection) -> None:
-    assert conn.execute(
-        "select count(*) from pg_class as c join pg_namespace as n on n.oid = relnamespace"
-        " where relkind in ('v', 'm') and nspname in ('public', 'auth', 'import_pipeline')"
-    ).fetchone() == (0,)
+def test_functions_with_their_owners_rights_look_at_nobodys_temporary_objects(conn: Connection) -> None:
+    """With an empty path alone, a domain of the caller's took the place of `jsonb` within `auth.uid()`.
+
+    Its check ran with the rights of the function's owner.
+    """
+    ana = tenants.make_user(conn)
+    conn.execute("create role somebody_of_test in role authenticated, import_worker")
+    conn.execute("set local role somebody_of_test")
+    conn.execute("create temporary table ran (who text)")
+    conn.execute("grant insert on ran to public")
+    for name in ("jsonb", "uuid"):
+        conn.execute(
+            f"create function pg_temp.note(pg_catalog.{name}) returns boolean language plpgsql as"
+            " $$ begin insert into pg_temp.ran values (current_user); return true; end $$"
+        )
+        conn.execute(f"create domain pg_temp.{name} as pg_catalog.{name} check (pg_temp.note(value))")
+    conn.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps({"sub": str(ana.id)})])
+    for call in (
+        *(f"public.get_import_counts('{ana.id}')", "import_pipeline.claimed_bank_ids()"),
+        *("import_pipeline.claimed_sources()", "import_pipeline.claimed_account_ids()"),
+        *(f"import_pipeline.may_enter('{ana.id}', '{ana.id}')", "import_pipeline.account_health(null, null)"),
+    ):
+        conn.execute(f"select * from {call}")
+    assert conn.execute("select who from pg_temp.ran where who <> 'somebody_of_test'").fetchall() == []
 
 
 # -- get_import_counts ------------------------------------------------------------------------------------------------
