@@ -27,7 +27,13 @@ from psycopg.types.json import Jsonb
 
 from import_pipeline.authentication import ApiKey, Authentication
 from import_pipeline.embedded import home
-from import_pipeline.errors import ConfigurationError, ImportPipelineError, ReconnectError, SourceUnavailableError
+from import_pipeline.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    ImportPipelineError,
+    ReconnectError,
+    SourceUnavailableError,
+)
 from import_pipeline.oauth import request_token
 from import_pipeline.rate_budgets import Connect
 from import_pipeline.records import JsonObject
@@ -42,7 +48,7 @@ _RENEWED_EARLY_SECONDS = 300.0
 _LOCK_SECONDS = 120
 _PATIENCE = (
     f"select set_config('lock_timeout', '{_LOCK_SECONDS}s', true), set_config('statement_timeout', '0', true), "
-    "set_config('idle_in_transaction_session_timeout', '0', true)"
+    "set_config('idle_in_transaction_session_timeout', '300s', true)"
 )
 _NEW_KEY = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
 
@@ -306,25 +312,28 @@ class StoredCredential:
         try:
             with self._cursor() as cursor:
                 cursor.execute(_PATIENCE)
-                row = cursor.execute(query("lock_credential"), {"account_id": self._account_id}).fetchone()
-                stored = self._read(row)
+                stored = self._read(self._lock(cursor))
                 if self._is_good(stored, refused):
                     return stored
                 renewed = replace(stored, fields=stored.fields | self._request_token(stored))
                 self._store(cursor, renewed)
-        except psycopg.errors.LockNotAvailable:
-            raise SourceUnavailableError(
-                f"Another process has been asking {self._title} for an access token for {_LOCK_SECONDS} seconds."
-            ) from None
         except BaseException as error:
             if renewed is None:
                 raise
             # The old token may be dead and only we know the new one: once more, on another connection.
             with self._cursor() as cursor:
                 self._store(cursor, renewed)
-            if not isinstance(error, psycopg.Error):
+            if not isinstance(error, psycopg.Error | DatabaseUnavailableError):
                 raise
         return renewed
+
+    def _lock(self, cursor: psycopg.Cursor[Any]) -> tuple[Any, ...] | None:
+        try:
+            return cursor.execute(query("lock_credential"), {"account_id": self._account_id}).fetchone()
+        except psycopg.errors.LockNotAvailable:
+            raise SourceUnavailableError(
+                f"Another process has been asking {self._title} for an access token for {_LOCK_SECONDS} seconds."
+            ) from None
 
     def _store(self, cursor: psycopg.Cursor[Any], secrets: Secrets) -> None:
         secret = self._ring.encrypt(self._account_id, secrets)

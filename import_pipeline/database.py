@@ -9,16 +9,14 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from import_pipeline import migrations
+from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.embedded import EmbeddedServer, open_server
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, PendingMigrationsError
-
-CONNECT_TIMEOUT_SECONDS = 15
 
 _NO_ADDRESS = "DATABASE_URL is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
 _HISTORY_READABLE = """
@@ -48,19 +46,20 @@ class Database(AbstractContextManager["Database"]):
         """Whether the server is ours."""
         return self.server is not None
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> BoundedConnection:
         """Open a connection in autocommit mode, without prepared statements or session state.
 
         Raises:
             DatabaseUnavailableError: Nobody answers at the address, or it refuses the login.
         """
         try:
-            return psycopg.connect(self.url, **connection_settings())
+            return BoundedConnection.connect(self.url, **connection_settings())
         except psycopg.ProgrammingError:
             raise ConfigurationError(_NO_ADDRESS) from None  # the driver quotes the address, with its password
         except psycopg.Error as error:
             raise DatabaseUnavailableError(
-                f"The database could not be reached: {_first_line(error)}. Check DATABASE_URL and that the server runs."
+                f"The database could not be reached: {_first_line(error)}. Check DATABASE_URL, that the server runs, "
+                "and that it has connections free."
             ) from error
 
     def require_migrated(self) -> None:
@@ -124,20 +123,6 @@ def database_url() -> str | None:
         # The driver's own words quote the address, and with it the password.
         raise ConfigurationError(_NO_ADDRESS) from None
     return url
-
-
-def connection_settings() -> dict[str, Any]:
-    """Return what every connection of ours is opened with.
-
-    A pooler in transaction mode gives each transaction another server session, so nothing may be prepared.
-    """
-    return {
-        "autocommit": True,
-        "prepare_threshold": None,
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": "import-pipeline",
-        "client_encoding": "UTF8",
-    }
 
 
 def _first_line(error: psycopg.Error) -> str:

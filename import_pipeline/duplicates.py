@@ -15,6 +15,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.rows import scalar_row, tuple_row
 
+from import_pipeline.connections import without_limit
 from import_pipeline.errors import MigrationError
 from import_pipeline.sql import query
 
@@ -91,7 +92,7 @@ def merge_duplicates(conn: Connection, *, across_banks: bool = False, lock_timeo
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         raise MigrationError("Merging needs a connection without open transaction: commit or roll back first.")
     try:
-        with conn.transaction():
+        with without_limit(conn), conn.transaction():
             conn.execute("set transaction isolation level read committed")
             conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
             conn.execute("set local statement_timeout = 0")

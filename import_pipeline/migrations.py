@@ -22,6 +22,7 @@ from psycopg import pq
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from import_pipeline.connections import without_limit
 from import_pipeline.errors import (
     DatabaseUnavailableError,
     DuplicateRecordingsError,
@@ -151,8 +152,9 @@ def apply(
         raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
     applied: list[Migration] = []
     migrations = load() if migrations is None else migrations
-    while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
-        applied.append(migration)
+    with without_limit(conn):
+        while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
+            applied.append(migration)
     return applied
 
 

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.errors import BankError, ErrorClass, ImportPipelineError, ItemError
+from import_pipeline.database_errors import classify, describe_database_error, is_about_every_row
+from import_pipeline.errors import BankError, ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
 from import_pipeline.sql import query
@@ -203,24 +204,6 @@ def add_missing_vault_entries(conn: _Connection, user_id: UUID | str, recording_
         return add_vault_entries(conn, user_id, cursor.fetchall())
 
 
-def describe_database_error(error: BaseException) -> str:
-    """Say in one line what went wrong, without DETAIL or CONTEXT: those quote the contents of rows."""
-    if isinstance(error, ImportPipelineError):
-        return str(error)
-    if isinstance(error, UnicodeEncodeError):
-        return "a text holds characters that PostgreSQL cannot store"
-    if not isinstance(error, psycopg.Error):
-        return f"{type(error).__name__} in the importer; please report it"
-    if _is_about_a_value(error):
-        return "it holds a value that PostgreSQL cannot store"
-    if error.sqlstate is None:
-        return "the connection to the database was lost"
-    primary = error.diag.message_primary or type(error).__name__
-    if error.sqlstate.startswith("22"):  # the message of a data error quotes the value
-        primary = primary.partition(":")[0]
-    return f"the database refused it: {primary} (SQLSTATE {error.sqlstate})"
-
-
 # --- inside -------------------------------------------------------------------------------------------------------
 
 
@@ -340,32 +323,12 @@ def _try_together(
         with conn.transaction():
             return write(rows)
     except (psycopg.Error, UnicodeEncodeError) as error:
-        if conn.broken or _is_about_the_whole_transaction(error):
+        if conn.broken or is_about_every_row(error):
             raise
         if len(rows) == 1:
-            return [InsertResult(error=describe_database_error(error), error_class=_classify(error))]
+            return [InsertResult(error=describe_database_error(error), error_class=classify(error))]
     middle = len(rows) // 2
     return _try_together(conn, rows[:middle], write) + _try_together(conn, rows[middle:], write)
-
-
-def _is_about_the_whole_transaction(error: Exception) -> bool:
-    """Tell trouble of the database (connection, resources, shutdown, conflict, timeout) from trouble with a row."""
-    if not isinstance(error, psycopg.Error) or _is_about_a_value(error):
-        return False
-    state = error.sqlstate or "08000"
-    if state[:2] == "42":  # a missing column, table or index concerns every row; a policy's refusal only this one
-        return state != "42501"
-    return state[:2] in ("08", "25", "40", "53", "55", "57", "58", "XX")
-
-
-def _is_about_a_value(error: psycopg.Error) -> bool:
-    """Tell a value that the driver refused to send, for instance a text with NUL: such an error has no SQLSTATE."""
-    return error.sqlstate is None and isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
-
-
-def _classify(error: Exception) -> ErrorClass:
-    state = error.sqlstate or "" if isinstance(error, psycopg.Error) else ""
-    return "permanent" if state == "42501" else "data"
 
 
 def _as_uuid(value: UUID | str | None) -> UUID | None:

@@ -16,7 +16,9 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import PrivateAttr
 
 from import_pipeline import pipeline
-from import_pipeline.database import Database, connection_settings, database_url, open_database
+from import_pipeline.connections import BoundedConnection, connection_settings
+from import_pipeline.database import Database, database_url, open_database
+from import_pipeline.database_errors import describe_database_error, is_trouble
 from import_pipeline.errors import DatabaseUnavailableError
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
 
@@ -34,7 +36,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     url: str = ""
     _database: Database | None = PrivateAttr(default=None)
-    _pool: ConnectionPool[psycopg.Connection[Any]] | None = PrivateAttr(default=None)
+    _pool: ConnectionPool[BoundedConnection] | None = PrivateAttr(default=None)
     _is_migrated: bool = PrivateAttr(default=False)
     _is_gone: bool = PrivateAttr(default=False)
 
@@ -45,6 +47,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Database(self.url or database_url()) as database,
             ConnectionPool(
                 database.url,
+                connection_class=BoundedConnection,
                 kwargs=connection_settings(),
                 min_size=0,
                 max_size=_POOL_SIZE,
@@ -70,7 +73,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Lend a connection in autocommit mode; outside of a run, open one.
 
         Raises:
-            DatabaseUnavailableError: The database cannot be reached.
+            DatabaseUnavailableError: The database cannot be reached, or got into trouble while it was asked.
             PendingMigrationsError: It is not migrated.
         """
         if self._database is not None and not self._is_migrated:
@@ -93,9 +96,19 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 yield conn
         except PoolTimeout as error:
             self._is_gone = True
+            self._explain_absence()
             raise DatabaseUnavailableError(
                 f"The database gave no connection within {_POOL_TIMEOUT_SECONDS:.0f} s."
             ) from error
+        except psycopg.Error as error:
+            if not is_trouble(error):
+                raise
+            raise DatabaseUnavailableError(f"The database failed: {describe_database_error(error)}.") from error
+
+    def _explain_absence(self) -> None:
+        """Raise why no connection can be opened, which the pool keeps to itself, if one still cannot be."""
+        if self._database is not None:
+            self._database.connect().close()
 
     def check_duplicate(self, user_id: UUID, source_app: str, external_id: str) -> DuplicateCheck:
         """See `pipeline.check_duplicate`."""

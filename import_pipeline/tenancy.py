@@ -16,10 +16,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS
 from import_pipeline.errors import ConfigurationError
 
 WORKER_ROLE = "import_worker"
 _ASSUME = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
+# In a transaction of the caller's own it is for him to say.
+_BOUND = ", set_config('idle_in_transaction_session_timeout', %s, true)"
 
 
 @contextmanager
@@ -41,7 +44,10 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
                     "select current_setting('role'), coalesce(current_setting('request.jwt.claims', true), '')"
                 ).fetchone()
         try:
-            conn.execute(_ASSUME, (WORKER_ROLE, claims))
+            if nested:
+                conn.execute(_ASSUME, (WORKER_ROLE, claims))
+            else:
+                conn.execute(_ASSUME + _BOUND, (WORKER_ROLE, claims, f"{IDLE_IN_TRANSACTION_SECONDS}s"))
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
             raise ConfigurationError(
                 f"The login {conn.info.user!r} may not work as {WORKER_ROLE!r}: run `import-pipeline migrate` with the "

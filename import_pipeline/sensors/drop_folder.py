@@ -18,6 +18,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 from psycopg.rows import dict_row
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database_errors import describe_database_error
 from import_pipeline.drop_folder import (
     DropAccount,
     DroppedFile,
@@ -32,7 +33,6 @@ from import_pipeline.drop_folder import (
 )
 from import_pipeline.errors import ImportPipelineError
 from import_pipeline.files import SETTLE_SECONDS, describe_os_error, path_as_text
-from import_pipeline.pipeline import describe_database_error
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sensors import INTERVAL_SECONDS, find_busy_users, find_ended_runs, find_outstanding_runs
 from import_pipeline.settings import number_setting

@@ -14,8 +14,9 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database_errors import describe_database_error
 from import_pipeline.ledger import NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
-from import_pipeline.pipeline import check_duplicates, describe_database_error
+from import_pipeline.pipeline import check_duplicates
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Counts, DuplicateCheck, Ignored, Known, ListedItem, NewItem, Stream
 from import_pipeline.stages.run import ListedItems, NewItems, hold

@@ -13,7 +13,13 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
-from import_pipeline.errors import ErrorClass, ImportPipelineError, InvalidRecordError, class_of
+from import_pipeline.errors import (
+    DatabaseUnavailableError,
+    ErrorClass,
+    ImportPipelineError,
+    InvalidRecordError,
+    class_of,
+)
 from import_pipeline.http import HttpClient
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import ledger_key
@@ -86,10 +92,10 @@ def fetch(
             except LeaseLostError as error:
                 batch.clear()  # whoever has the account now lists it too, and this run may write nothing for it
                 problem, error_class = describe_problem(error), class_of(error)
+            except (DatabaseUnavailableError, psycopg.Error):
+                raise  # which is not the source's fault
             except ImportPipelineError as error:
                 problem, error_class = describe_problem(error), class_of(error)
-            except psycopg.OperationalError:
-                raise  # the database is gone, which is not the source's fault
             except Exception as error:  # noqa: BLE001 - a mistake in one connector's listing must not stop other accounts
                 problem, error_class = describe_bug(error), "bug"
             if batch:

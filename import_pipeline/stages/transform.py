@@ -110,7 +110,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
 
     Raises:
         SourceUnavailableError: The source is down.
-        DatabaseUnavailableError, psycopg.OperationalError: The database that keeps credentials and budgets is gone.
+        DatabaseUnavailableError, psycopg.Error: The database that keeps credentials and budgets is gone.
         ConfigurationError: The credential cannot be read.
     """
     item = new.item
@@ -135,7 +135,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
         if isinstance(error, HttpError):
             failed = replace(failed, http_status=error.status, request_id=error.request_id)
         return replace(failed, retry_at=error.retry_at) if error.retry_at else failed
-    except (SourceUnavailableError, DatabaseUnavailableError, ConfigurationError, psycopg.OperationalError):
+    except (SourceUnavailableError, DatabaseUnavailableError, ConfigurationError, psycopg.Error):
         raise  # what is wrong is not the item
     except Exception as error:  # noqa: BLE001 - whatever a connector does to one item must not reach its neighbours
         return _fail(new, "bug", describe_bug(error), now)

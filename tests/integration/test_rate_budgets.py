@@ -467,7 +467,7 @@ import json, sys, threading, time
 from datetime import timedelta
 from uuid import UUID
 from psycopg_pool import ConnectionPool
-from import_pipeline.database import connection_settings
+from import_pipeline.connections import connection_settings
 from import_pipeline.http import HttpClient
 from import_pipeline.rate_budgets import RateBudget, RateLimit
 

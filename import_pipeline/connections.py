@@ -1,0 +1,97 @@
+"""How a connection to PostgreSQL is opened, and how long it waits for an answer.
+
+A server that is gone is noticed by the operating system within a minute. One that is there and says nothing, a pooler
+that was stopped for instance, is given up after `LONGEST_STATEMENT_SECONDS`: else a run would hang for ever. Which
+database it is, and lending connections, is in `database.py` and `postgres.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+
+CONNECT_TIMEOUT_SECONDS = 15
+LONGEST_STATEMENT_SECONDS = 300.0
+"""How long the importer waits for a statement, or for a lock that somebody else holds."""
+IDLE_IN_TRANSACTION_SECONDS = 120
+"""How long the server lets a transaction of ours wait for us: one whose importer is cut off would keep its locks, and
+with them the ids of its calls from the next run."""
+
+_GONE_SECONDS = 60
+
+T = TypeVar("T")
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that gives up a statement which is not over in time, and with it itself.
+
+    Attributes:
+        longest_statement_seconds: None means to wait for ever.
+    """
+
+    longest_statement_seconds: float | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.longest_statement_seconds = LONGEST_STATEMENT_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """Consume a generator of the driver's, which it wakes ten times a second while nothing comes.
+
+        Raises:
+            psycopg.OperationalError: The time is over; the connection is closed.
+        """
+        if self.longest_statement_seconds is not None:
+            gen = self._bounded(gen, self.longest_statement_seconds)
+        return super().wait(gen, *args, **kwargs)
+
+    def _bounded(self, gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+        ends_at = time.monotonic() + seconds
+        try:
+            awaited = next(gen)
+            while True:
+                ready = yield awaited
+                if time.monotonic() > ends_at:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"the server has not answered for {seconds:g} seconds")
+                awaited = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+@contextmanager
+def without_limit(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Let statements take as long as they take: migrations and repairs of a large library."""
+    if not isinstance(conn, BoundedConnection):
+        yield
+        return
+    limit, conn.longest_statement_seconds = conn.longest_statement_seconds, None
+    try:
+        yield
+    finally:
+        conn.longest_statement_seconds = limit
+
+
+def connection_settings() -> dict[str, Any]:
+    """Return what every connection of ours is opened with.
+
+    A pooler in transaction mode gives each transaction another server session, so nothing may be prepared.
+    """
+    return {
+        "autocommit": True,
+        "prepare_threshold": None,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "import-pipeline",
+        "client_encoding": "UTF8",
+        # A server or network that is gone is noticed, also where no answer is due and while a long statement runs.
+        "keepalives": 1,
+        "keepalives_idle": _GONE_SECONDS // 2,
+        "keepalives_interval": _GONE_SECONDS // 6,
+        "keepalives_count": 3,
+        "tcp_user_timeout": _GONE_SECONDS * 1000,
+    }
