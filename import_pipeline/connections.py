@@ -26,6 +26,10 @@ _GONE_SECONDS = 60
 T = TypeVar("T")
 
 
+class SilentServerError(psycopg.OperationalError):
+    """The server is there and has not answered in time."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that gives up a statement which is not over in time, and with it itself.
 
@@ -43,7 +47,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         """Consume a generator of the driver's, which it wakes ten times a second while nothing comes.
 
         Raises:
-            psycopg.OperationalError: The time is over; the connection is closed.
+            SilentServerError: The time is over; the connection is closed.
         """
         if self.longest_statement_seconds is not None:
             gen = self._bounded(gen, self.longest_statement_seconds)
@@ -57,7 +61,7 @@ class BoundedConnection(psycopg.Connection[Any]):
                 ready = yield awaited
                 if time.monotonic() > ends_at:
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"the server has not answered for {seconds:g} seconds")
+                    raise SilentServerError(f"it has not answered for {seconds:g} seconds")
                 awaited = gen.send(ready)
         except StopIteration as end:
             result: T = end.value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import psycopg
 
+from import_pipeline.connections import SilentServerError
 from import_pipeline.errors import ErrorClass, ImportPipelineError
 
 _TROUBLE = ("08", "25", "40", "53", "55", "57", "58", "XX")
@@ -55,7 +56,7 @@ def classify(error: BaseException) -> ErrorClass:
 
 def describe_database_error(error: BaseException) -> str:
     """Say in one line what went wrong, without DETAIL or CONTEXT: those quote the contents of rows."""
-    if isinstance(error, ImportPipelineError):
+    if isinstance(error, ImportPipelineError | SilentServerError):
         return str(error)
     if isinstance(error, UnicodeEncodeError):
         return "a text holds characters that PostgreSQL cannot store"

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+import fault_table
 import psycopg
 import pytest
 import servers
@@ -25,11 +26,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(_OURS) or name in ("DATABASE_URL", "DAGSTER_HOME"):
             del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        fault_table.forget_parts()
     if url := os.environ.get("TEST_DATABASE_URL"):
         try:
             servers.require_marker(url)
         except servers.UnmarkedServerError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the table of faults is, if any were met."""
+    if (table := fault_table.join_parts()) is not None:
+        terminalreporter.write_line(f"What each fault led to: {table}")
 
 
 @pytest.fixture(scope="session")

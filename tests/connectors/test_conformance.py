@@ -49,8 +49,8 @@ from fakes.server import Request, Response
 from psycopg_pool import ConnectionPool
 
 from import_pipeline import http
-from import_pipeline.connectors.base import Connector, check_declaration
 from import_pipeline.connections import connection_settings
+from import_pipeline.connectors.base import Connector, check_declaration
 from import_pipeline.errors import HttpError
 from import_pipeline.jobs import build_import_job
 from import_pipeline.postgres import PostgresResource

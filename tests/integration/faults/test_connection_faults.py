@@ -1,0 +1,175 @@
+"""The connection to PostgreSQL goes wrong while a batch is inserted: at every turn of the conversation."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+import servers
+from faults.conftest import OpenLibrary
+from faults.library import FEW, Library, check_told
+from faults.transactions import Point, Transactions, turns
+from proxy import Action, Proxy
+
+from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.database import Database
+
+LOST = "connection to the database was lost"
+BATCH_IN_HAND = 2
+STRIDE = int(os.environ.get("FAULT_STRIDE", "3"))
+"""Of how many points one is tried; 1 tries all."""
+
+
+@pytest.fixture(scope="module")
+def proxy(server: servers.Server) -> Iterator[Proxy]:
+    with Proxy.before(server.url) as proxy:
+        yield proxy
+
+
+@contextmanager
+def by_way_of(proxy: Proxy, library: Library) -> Iterator[Transactions]:
+    """Let a library's runs go through the proxy."""
+    direct = library.world.url
+    library.world.url = proxy.through(direct)
+    rule = Transactions()
+    proxy.rules.append(rule)
+    try:
+        yield rule
+    finally:
+        proxy.rules.remove(rule)
+        library.world.url = direct
+
+
+def watch(proxy: Proxy, library: Library, files: Path) -> tuple[int, list[Point]]:
+    """Import without a fault, and return which transaction inserted the second batch, with its messages."""
+    library.connect("file-upload")
+    with by_way_of(proxy, library) as rule:
+        assert library.run(FileUpload(), paths=[str(files)]).success
+    return rule.find_insert(BATCH_IN_HAND)
+
+
+def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point, action: Action) -> str:
+    """Let a connection go wrong at one message, and run once more."""
+    library.connect("file-upload")
+    met = []
+
+    def act(each: Point) -> Action | None:
+        if (each.sender, each.position) != (point.sender, point.position):
+            return None
+        met.append(each)
+        return action
+
+    with by_way_of(proxy, library) as rule:
+        rule.watched, rule.act = number, act
+        broken = library.run(FileUpload(), paths=[str(files)])
+    assert met, "the message never came"
+    said = check_told(library, broken, f"{LOST}|has not answered", FEW)
+    library.check(f"connection: {action}", str(point), said, FileUpload(), FEW, paths=[str(files)])
+    return said
+
+
+def test_the_lost_answer_to_a_commit_makes_nothing_twice(
+    open_library: OpenLibrary, proxy: Proxy, few_files: Path
+) -> None:
+    number, points = watch(proxy, open_library(), few_files)
+    answer = next(point for point in reversed(points) if point.kind == "C")
+    library = open_library()
+    said = meet(proxy, library, few_files, number, replace(answer, sender="server"), "reset")
+    assert LOST in said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("action", ["reset", "cut"])
+def test_a_connection_that_ends_at_any_turn_of_an_insert_costs_nothing(
+    action: Action, open_library: OpenLibrary, proxy: Proxy, few_files: Path
+) -> None:
+    number, points = watch(proxy, open_library(), few_files)
+    sender = {"reset": "client", "cut": "server"}[action]
+    chosen = [point for point in turns(points) if point.sender == sender]
+    assert len(chosen) > 10
+    for point in [*chosen[:-1:STRIDE], chosen[-1]]:
+        meet(proxy, open_library(), few_files, number, point, action)
+
+
+@pytest.mark.long
+def test_a_connection_that_says_nothing_any_more_is_given_up(
+    open_library: OpenLibrary, proxy: Proxy, few_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F49: nobody hangs up, and nothing comes."""
+    number, points = watch(proxy, open_library(), few_files)
+    monkeypatch.setattr("import_pipeline.connections.LONGEST_STATEMENT_SECONDS", 5.0)
+    monkeypatch.setattr("import_pipeline.tenancy.IDLE_IN_TRANSACTION_SECONDS", 1)  # the server does not notice either
+    chosen = [point for point in turns(points) if point.sender == "server"]
+    for point in (chosen[1], chosen[len(chosen) // 2], chosen[-1]):
+        said = meet(proxy, open_library(), few_files, number, point, "stall")
+        assert "has not answered for 5 seconds" in said
+
+
+@pytest.mark.long
+def test_the_locks_of_a_run_that_the_network_cut_off_do_not_hold_up_the_next_one_for_hours(
+    open_library: OpenLibrary, proxy: Proxy, few_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not learn that its client is gone, and keeps the ids of the batch locked."""
+    number, points = watch(proxy, open_library(), few_files)
+    monkeypatch.setattr("import_pipeline.tenancy.IDLE_IN_TRANSACTION_SECONDS", 2)
+    last = [point for point in points if point.sender == "client"][-1]  # COMMIT, which never arrives
+    meet(proxy, open_library(), few_files, number, last, "drop")
+
+
+def test_a_server_that_says_nothing_from_the_start_is_told_in_bounded_time(
+    library: Library, proxy: Proxy, few_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("import_pipeline.connections.CONNECT_TIMEOUT_SECONDS", 1)
+    library.connect("file-upload")
+    with by_way_of(proxy, library):
+        proxy.rules.insert(0, lambda _: "stall")
+        try:
+            broken = library.run(FileUpload(), paths=[str(few_files)])
+        finally:
+            proxy.rules.pop(0)
+            proxy.reset()
+    said = check_told(library, broken, "could not be reached: connection timeout expired", FEW)
+    library.check("connection: stalls at once", "before anything", said, FileUpload(), FEW, paths=[str(few_files)])
+
+
+def test_a_delay_makes_a_round_trip_longer_and_loses_nothing(server: servers.Server, proxy: Proxy) -> None:
+    with psycopg.connect(proxy.through(server.url), autocommit=True) as conn:
+        proxy.delay = 0.05
+        began_at = time.monotonic()
+        for _ in range(4):
+            assert conn.execute("select 1").fetchone() == (1,)
+        proxy.delay = 0.0
+        assert time.monotonic() - began_at >= 0.4
+        large = "x" * 3_000_000
+        assert conn.execute("select %s::text", [large]).fetchone() == (large,)
+
+
+def test_refusing_and_cutting_are_seen_by_the_client(server: servers.Server, proxy: Proxy) -> None:
+    conn = psycopg.connect(proxy.through(server.url))
+    proxy.refuse()
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        psycopg.connect(proxy.through(server.url))
+    assert conn.execute("select 1").fetchone() == (1,), "what was open stays so"
+    proxy.accept()
+    proxy.cut()
+    with pytest.raises(psycopg.OperationalError):
+        conn.execute("select 1")
+    psycopg.connect(proxy.through(server.url)).close()
+
+
+def test_every_connection_of_ours_notices_a_peer_that_is_gone(server: servers.Server, proxy: Proxy) -> None:
+    """F49: without these the kernel waits a quarter of an hour for an answer, and for ever where none is due."""
+    with Database(proxy.through(server.url)).connect() as conn, socket.socket(fileno=os.dup(conn.fileno())) as raw:
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            idle, every = (raw.getsockopt(socket.IPPROTO_TCP, o) for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL))
+            assert idle + 3 * every <= 60
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
