@@ -121,7 +121,8 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _translated(), conn.transaction():
+    with _translated(), conn.transaction(force_rollback=True):
+        conn.execute("set local search_path = ''")  # nothing that somebody planted is asked; undone at the end
         return _status(conn, _read_history(conn), load() if migrations is None else migrations)
 
 

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
+from psycopg.rows import dict_row, scalar_row
 
 from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS
 from import_pipeline.errors import ConfigurationError
+from import_pipeline.sql import query
 
 WORKER_ROLE = "import_worker"
-_ASSUME = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
-# In a transaction of the caller's own it is for him to say.
-_BOUND = ", set_config('idle_in_transaction_session_timeout', %s, true)"
+_path_is_open: WeakKeyDictionary[psycopg.Connection[Any], bool] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -30,30 +30,38 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
     """Run a transaction as `import_worker` in the name of one user (None: in nobody's name).
 
     Inside a transaction of the caller's it is a savepoint, and the caller's role and claims are put back at the end.
+    Where strangers may create objects in a schema of the search_path, that path is empty meanwhile.
 
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
     """
     nested = conn.info.transaction_status != TransactionStatus.IDLE
     claims = "" if user_id is None else json.dumps({"sub": str(user_id), "role": "authenticated"})
+    worker = {"role": WORKER_ROLE, "claims": claims, "claim": "", "claim_sub": "", "claim_role": ""}
     with conn.transaction():
         before = None
         if nested:
-            with conn.cursor(row_factory=tuple_row) as cursor:
-                before = cursor.execute(
-                    "select current_setting('role'), coalesce(current_setting('request.jwt.claims', true), '')"
-                ).fetchone()
+            with conn.cursor(row_factory=dict_row) as cursor:
+                before = cursor.execute(query("find_actor")).fetchone()
+        path = "" if _is_path_open(conn) else None
+        # In a transaction of the caller's own it is for him to say.
+        idle_timeout = None if nested else f"{IDLE_IN_TRANSACTION_SECONDS}s"
         try:
-            if nested:
-                conn.execute(_ASSUME, (WORKER_ROLE, claims))
-            else:
-                conn.execute(_ASSUME + _BOUND, (WORKER_ROLE, claims, f"{IDLE_IN_TRANSACTION_SECONDS}s"))
+            conn.execute(query("act_as"), {**worker, "path": path, "idle_timeout": idle_timeout})
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
             raise ConfigurationError(
                 f"The login {conn.info.user!r} may not work as {WORKER_ROLE!r}: run `import-pipeline migrate` with the "
                 f"owner of the database, then `grant {WORKER_ROLE} to {conn.info.user}`."
             ) from error
         yield
-        # After an error the savepoint's rollback restores both by itself.
+        # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
-            conn.execute(_ASSUME, before)
+            conn.execute(query("act_as"), {**before, "idle_timeout": None})
+
+
+def _is_path_open(conn: psycopg.Connection[Any]) -> bool:
+    """Say whether strangers may steer what names mean; asked once per connection, since it takes half a millisecond."""
+    if conn not in _path_is_open:
+        with conn.cursor(row_factory=scalar_row) as cursor:
+            _path_is_open[conn] = bool(cursor.execute(query("is_path_open")).fetchone())
+    return _path_is_open[conn]

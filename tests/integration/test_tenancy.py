@@ -19,6 +19,11 @@ import tenants
 from psycopg import errors, sql
 from tenants import User
 
+from import_pipeline import ConnectorRecord, check_duplicate, run_pipeline
+from import_pipeline.audit import find_findings
+from import_pipeline.sql import query
+from import_pipeline.tenancy import acting_as
+
 Connection = psycopg.Connection[Any]
 Refused = Callable[[], AbstractContextManager[None]]
 
@@ -563,3 +568,108 @@ def test_checking_membership_is_done_once_per_statement(conn: Connection, cast: 
     assert len(initial) >= 2
     assert [line for line in initial if "loops=1)" not in line] == []
     assert "SubPlan" not in plan
+
+
+# -- What others may have left or planted -----------------------------------------------------------------------------
+
+
+def whom(conn: Connection) -> tuple[Any, ...] | None:
+    return conn.execute(
+        "select current_user::text, auth.uid(), auth.role(), current_setting('search_path')"
+    ).fetchone()  # fmt: skip
+
+
+def test_claims_that_another_client_of_the_pool_left_say_nothing(conn: Connection, cast: Cast) -> None:
+    """The older settings win over the newer one in `auth.uid()`."""
+    for name, value in (("sub", str(cast.eva.id)), ("role", "service_role")):
+        conn.execute("select set_config(%s, %s, false)", [f"request.jwt.claim.{name}", value])
+    conn.commit()
+    with acting_as(conn, cast.ana.id):
+        assert whom(conn) == ("import_worker", cast.ana.id, "authenticated", '"$user", public')
+    with acting_as(conn, None):
+        assert whom(conn) == ("import_worker", None, None, '"$user", public')
+    left = ("postgres", cast.eva.id, "service_role", '"$user", public')
+    assert whom(conn) == left
+    with acting_as(conn, cast.ana.id):  # now within a transaction of the caller's, who goes on as he was
+        assert whom(conn) == ("import_worker", cast.ana.id, "authenticated", '"$user", public')
+    assert whom(conn) == left
+
+
+def test_role_and_claims_do_not_outlive_the_block_whatever_happens_in_it(conn: Connection, cast: Cast) -> None:
+    conn.commit()
+    for is_nested in (False, True):
+        if is_nested:
+            conn.execute("select 1")
+        for statement, failure in (("select 1 / 0", errors.DivisionByZero), ("select 1", ValueError)):
+
+            def fail(statement: str = statement) -> None:
+                with acting_as(conn, cast.ana.id), acting_as(conn, cast.ben.id):
+                    conn.execute(statement)
+                    raise ValueError
+
+            with pytest.raises(failure):
+                fail()
+            assert whom(conn) == ("postgres", None, None, '"$user", public')
+            if not is_nested:
+                conn.commit()
+
+
+@pytest.fixture
+def planter(conn: Connection, database_url: str) -> Iterator[Connection]:
+    """Somebody who may create in public, as everybody may on databases that began before PostgreSQL 15."""
+    conn.execute("create role planter_of_test login")
+    conn.execute("grant create on schema public to public")
+    conn.commit()
+    with psycopg.connect(database_url.replace("//postgres@", "//planter_of_test@"), autocommit=True) as planter:
+        planter.execute("create table public.loot (who text)")
+        planter.execute("grant insert on public.loot to public")
+        for sign, left, right, result in (
+            ("^", "integer", "integer", "double precision"),
+            ("->>", "jsonb", "jsonb", "text"),
+            ("=", "character varying", "text", "boolean"),
+        ):
+            name = f"planted_{len(sign)}_{left.split()[0]}_{right}"
+            planter.execute(
+                f"create function public.{name}({left}, {right}) returns {result} language plpgsql as"
+                " $$ begin insert into public.loot values (current_user); return null; end $$"
+            )
+            planter.execute(
+                f"create operator public.{sign} (function = public.{name}, leftarg = {left}, rightarg = {right})"
+            )
+        yield planter
+    conn.rollback()
+    conn.execute("drop owned by planter_of_test")
+    conn.execute("drop role planter_of_test")
+    conn.commit()
+
+
+def test_operators_that_somebody_planted_in_public_are_not_used(
+    conn: Connection, cast: Cast, planter: Connection
+) -> None:
+    """A better match for the types than PostgreSQL's own is taken from any schema of the search_path."""
+    record = ConnectorRecord("new", "zoom", "New", "[00:00:01] Ana: Hello.", "2026-03-02T10:00:00+01:00")
+    assert run_pipeline(conn, cast.ana.id, record).success
+    assert check_duplicate(conn, cast.ana.id, "zoom", "new").is_duplicate
+    account_id = one(conn, "select id from import_sources where user_id = %s", cast.ana.id)
+    conn.commit()
+    with acting_as(conn, cast.ana.id):
+        conn.execute("insert into import_pipeline.polls (account_id, requested_at) values (%s, now())", [account_id])
+        conn.execute(query("pause_poll"), {"account_id": account_id, "first_pause": 60, "longest_pause": 600})
+        assert "public" not in one(conn, "show search_path")
+    assert planter.execute("select who from public.loot").fetchall() == []
+    assert "creatable-schemas" in {finding.rule for finding in find_findings(conn)}
+
+
+def test_what_triggers_of_the_owner_find_without_a_schema_stays_where_only_he_creates(
+    conn: Connection, cast: Cast
+) -> None:
+    conn.execute("create table public.noted (title text)")
+    conn.execute(
+        "create function public.note() returns trigger language plpgsql security definer as"
+        " $$ begin insert into noted values (new.title); return new; end $$"
+    )
+    conn.execute("create trigger note before insert on recordings for each row execute function public.note()")
+    conn.commit()
+    record = ConnectorRecord("new", "zoom", "New", "[00:00:01] Ana: Hello.", "2026-03-02T10:00:00+01:00")
+    assert run_pipeline(conn, cast.ana.id, record).error is None
+    assert conn.execute("select title from noted").fetchall() == [("New",)]

@@ -1,0 +1,15 @@
+-- Sets for whom the rest of a transaction works: the role, and the claims of the user. The three settings below them are
+-- older ways to hand claims over, which `auth.uid()` prefers: they may be left from another client of the same pool.
+-- Null for the path or the timeout leaves it as it is.
+select
+    pg_catalog.set_config('role', %(role)s, true),
+    pg_catalog.set_config('request.jwt.claims', %(claims)s, true),
+    pg_catalog.set_config('request.jwt.claim', %(claim)s, true),
+    pg_catalog.set_config('request.jwt.claim.sub', %(claim_sub)s, true),
+    pg_catalog.set_config('request.jwt.claim.role', %(claim_role)s, true),
+    pg_catalog.set_config('search_path', coalesce(%(path)s, pg_catalog.current_setting('search_path')), true),
+    pg_catalog.set_config(
+        'idle_in_transaction_session_timeout',
+        coalesce(%(idle_timeout)s, pg_catalog.current_setting('idle_in_transaction_session_timeout')),
+        true
+    )
