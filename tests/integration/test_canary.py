@@ -1,4 +1,4 @@
-"""Secrets that can be recognised are planted everywhere, and then looked for everywhere (F88)."""
+"""Secrets and words that can be recognised are planted everywhere, and then looked for everywhere (F88)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import zstandard
-from commands import COMMAND, CommandLine
+from commands import COMMAND, VTT, CommandLine, write_calls
 from fakes import FathomServer, Faults, ZoomServer
 from servers import with_database
 
@@ -58,9 +58,9 @@ def run(command: CommandLine, *arguments: str, given: str = "") -> str:
     return f"{done.returncode}\n{done.stdout}{done.stderr}"
 
 
-def files_with_canary(home: Path) -> Iterator[str]:
+def files_with_canary(home: Path, *, but_not_below: str = "") -> Iterator[str]:
     for path in home.rglob("*"):
-        if not path.is_file() or path.is_socket():
+        if not path.is_file() or path.is_socket() or but_not_below in path.relative_to(home).parts:
             continue
         data = path.read_bytes()
         if path.suffix == ".zst":
@@ -125,3 +125,37 @@ def test_f88_no_secret_is_found_in_any_output_file_table_or_command_line(tmp_pat
     assert not list(files_with_canary(command.home))
     with open_server(command.home) as server:
         assert not list(tables_with_canary(server.url()))
+
+
+BROKEN = {
+    "cut off.json": f'{{"segments": [{{"text": "{CANARY}',
+    "of another kind.json": f'{{"said": ["{CANARY}"], "{CANARY}": 1}}',
+    "without times.srt": f"{CANARY}\n{CANARY}\n",
+    "only a note.vtt": f"WEBVTT\n\nNOTE {CANARY}\n",
+    "times that run backwards.vtt": f"WEBVTT\n\n00:99:99.000 --> {CANARY}\n{CANARY}\n",
+    "no archive.docx": f"PK {CANARY}",
+    "nothing known.pages": CANARY,
+    "empty of times.csv": f"speaker,text\nDana,{CANARY}\n",
+}
+
+
+def test_f88_what_was_said_is_found_in_the_table_of_recordings_and_nowhere_else(tmp_path: Path) -> None:
+    """However broken the file in which it was written."""
+    folder = tmp_path / "calls"
+    write_calls(folder, 3)
+    (folder / "said.vtt").write_text(VTT.format(text=CANARY))
+    for name, content in BROKEN.items():
+        (folder / name).write_text(content)
+    command = CommandLine(tmp_path / "home")
+    printed = "".join(
+        run(command, *arguments)
+        for arguments in (
+            *(("upload", str(folder)), ("upload", str(folder), "--json"), ("failures",), ("failures", "--json")),
+            *(("retry",), ("status",), ("why", str(folder / "said.vtt")), ("why", str(folder / "cut off.json"))),
+        )
+    )
+    assert "cut off" in printed
+    assert CANARY not in printed
+    assert not list(files_with_canary(command.home, but_not_below="postgres"))
+    with open_server(command.home) as server:
+        assert list(tables_with_canary(server.url())) == ["import_pipeline: public.recordings"]
