@@ -297,6 +297,7 @@ def test_the_command_tells_what_is_missing_and_exits_with_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     key = Fernet.generate_key().decode()
+    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 2)
     shell = Shell(monkeypatch, capsys, {FATHOM_KEY, key})
     shell.set(
         DATABASE_URL=database_url,
