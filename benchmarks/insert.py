@@ -1,0 +1,209 @@
+"""How fast calls get into the database: our stages against COPY without any check, one by one, and dlt.
+
+    uv run --group benchmarks python -m benchmarks.insert [--json] [--rounds 5] [--rows 1000]
+
+All sides write the same calls into the same three tables of the same embedded server, with the same indexes. Ours asks
+for duplicates, writes recordings, vault entries and the ledger as `import_worker`, bound by row-level security.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from benchmarks.measuring import Claim, Side, parse_arguments, report, take_turns
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import servers
+import tenants
+
+from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, migrations
+from import_pipeline.accounts import ensure_account
+from import_pipeline.database import connection_settings
+from import_pipeline.embedded import open_server
+from import_pipeline.records import Account, Batch, ListedItem, Ready, Stream
+from import_pipeline.stages.dedup import leave_out_known
+from import_pipeline.stages.insert import cut_chunks, write_outcomes
+
+Connection = psycopg.Connection[Any]
+BEGAN = datetime(2024, 3, 1, 9, tzinfo=UTC)
+WORDS = [word.strip(".,") for word in (__doc__ or "").split()] + [f"word{number}" for number in range(3000)]
+
+
+def make_records(number: int, characters: int) -> list[ConnectorRecord]:
+    """Return so many calls whose transcripts are about that long and do not compress better than speech."""
+    chance = random.Random(characters)  # noqa: S311 - the same calls each time
+    records = []
+    for position in range(number):
+        turns, length, second = [], 0, 0
+        while length < characters:
+            text = f"[00:{second // 60 % 60:02}:{second % 60:02}] Dana: {' '.join(chance.choices(WORDS, k=20))}"
+            turns.append(text)
+            length += len(text) + 2
+            second += 7
+        records.append(
+            ConnectorRecord(
+                external_id=f"call-{position:06}",
+                source_app="benchmark",
+                title=f"Call {position}",
+                full_transcript="\n\n".join(turns),
+                recording_start_time=BEGAN + timedelta(hours=position),
+                duration=1800,
+                source_metadata={"host": "dana@example.com", "participants": ["Dana", "Omar"], "number": position},
+            )
+        )
+    return records
+
+
+class Library:
+    """A migrated database with one user, who has an account at the source."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with psycopg.connect(url) as conn:
+            migrations.apply(conn)
+            self.user = tenants.make_user(conn)
+        with self.connect() as conn:
+            account_id = ensure_account(conn, self.user.id, "benchmark")
+        self.account = Account(account_id, self.user.id, "benchmark", self.user.email, BEGAN)
+
+    def connect(self) -> Connection:
+        return psycopg.connect(self.url, **connection_settings())
+
+    def empty(self) -> None:
+        """Take everything out again, and let no earlier write be caught up with while the next is measured."""
+        with self.connect() as conn:
+            conn.execute("truncate public.recordings, public.vault_entries, public.import_items")
+            conn.execute("checkpoint")
+
+    def require(self, number: int) -> None:
+        """Make sure that everything is there."""
+        with self.connect() as conn:
+            found = conn.execute(
+                "select (select count(*) from public.recordings), (select count(*) from public.vault_entries),"
+                " (select count(*) from public.import_items)"
+            ).fetchone()
+        assert found == (number,) * 3, found
+
+
+def insert_ours(library: Library, records: Sequence[ConnectorRecord]) -> None:
+    """Do what the stages do in the database, batch by batch."""
+    with library.connect() as conn:
+        for number, batch in enumerate(cut(records, 250)):
+            items = [ListedItem(record.external_id, record.title) for record in batch]
+            of = {item.external_id: record for item, record in zip(items, batch, strict=True)}
+            _, remaining = leave_out_known(conn, library.account, items, always_attempt=False)
+            stream = Stream(
+                Batch(library.account, number), (Ready(new.item, of[new.item.external_id]) for new in remaining)
+            )
+            for chunk in cut_chunks(stream.items):
+                write_outcomes(conn, library.account, "run", chunk)
+
+
+def insert_one_by_one(library: Library, records: Sequence[ConnectorRecord]) -> None:
+    """Check and insert each by itself, with the flat functions."""
+    with library.connect() as conn:
+        for record in records:
+            if not check_duplicate(conn, library.user.id, record.source_app, record.external_id).is_duplicate:
+                insert_recording(conn, library.user.id, record)
+
+
+def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
+    """Write the same rows by binary COPY as the owner of the tables, without any check."""
+    ids = [uuid4() for _ in records]
+    user, now = library.user, datetime.now(UTC)
+    with library.connect() as conn, conn.transaction(), conn.cursor() as cursor:
+        rows: Iterator[tuple[Any, ...]] = (
+            (
+                recording_id, user.bank_id, user.id, record.title, record.full_transcript, record.source_app,
+                Jsonb({"external_id": record.external_id, **record.source_metadata}), record.duration,
+                record.recording_start_time, record.recording_start_time, now,
+            )
+            for recording_id, record in zip(ids, records, strict=True)
+        )  # fmt: skip
+        write(
+            cursor,
+            "public.recordings (id, bank_id, owner_user_id, title, full_transcript, source_app, source_metadata,"
+            " duration, recording_start_time, recording_end_time, synced_at)",
+            ["uuid", "uuid", "uuid", "text", "text", "text", "jsonb", "int4", *["timestamptz"] * 3],
+            rows,
+        )
+        write(
+            cursor,
+            "public.vault_entries (vault_id, recording_id)",
+            ["uuid", "uuid"],
+            ((user.vault_id, recording_id) for recording_id in ids),
+        )
+        write(
+            cursor,
+            "public.import_items (user_id, source_app, external_id, status, recording_id, title, started_at, attempts,"
+            " run_id)",
+            ["uuid", "text", "text", "text", "uuid", "text", "timestamptz", "int4", "text"],
+            (
+                (user.id, record.source_app, record.external_id, "imported", recording_id, record.title,
+                 record.recording_start_time, 1, "run")
+                for recording_id, record in zip(ids, records, strict=True)
+            ),
+        )  # fmt: skip
+
+
+def write(cursor: psycopg.Cursor[Any], target: str, types: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    with cursor.copy(f"copy {target} from stdin (format binary)") as sink:
+        sink.set_types(types)
+        for row in rows:
+            sink.write_row(row)
+
+
+def cut(records: Sequence[ConnectorRecord], size: int) -> Iterator[Sequence[ConnectorRecord]]:
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
+def measure(library: Library, characters: int, number: int, rounds: int) -> list[Claim]:
+    """Compare all sides with transcripts of about so many characters."""
+    records = make_records(number, characters)
+
+    def side(name: str, function: Callable[[Library, Sequence[ConnectorRecord]], None]) -> Side:
+        return Side(name, lambda: function(library, records), library.empty)
+
+    seconds = take_turns([side("COPY", copy), side("ours", insert_ours)], rounds)
+    library.require(number)
+    few = records[: max(50, number // 20)]
+    slow = take_turns(
+        [
+            Side("ours", lambda: insert_ours(library, few), library.empty),
+            Side("one by one", lambda: insert_one_by_one(library, few), library.empty),
+        ],
+        rounds,
+    )
+    size = f"{characters // 1000} kB"
+    return [
+        Claim(f"{size}: rate of ours / COPY", seconds["COPY"] / seconds["ours"], 0.85 if characters > 9000 else 0.6, seconds=seconds),
+        Claim(f"{size}: one by one / ours", slow["one by one"] / slow["ours"], 5, seconds=slow),
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parse_arguments(__doc__, rounds=5, rows=1000)
+    with servers.scratch_folder() as folder, open_server(folder / "home") as server:
+        library = Library(server.url())
+        claims = [
+            claim
+            for characters in (2_000, 20_000)
+            for claim in measure(library, characters, arguments.rows, arguments.rounds)
+        ]
+        report(claims, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()

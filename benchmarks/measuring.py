@@ -1,0 +1,118 @@
+"""What every benchmark has in common: sides that take turns, medians, ratios, and the machine they were measured on.
+
+No figure stands alone: each claim is a ratio of two sides that were measured in the same run, in turns, so that whatever
+else the machine does meanwhile slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the things that are compared.
+
+    Args:
+        name: What the table calls it.
+        run: What is measured.
+        prepare: Brings the world back to where it was; not measured.
+    """
+
+    name: str
+    run: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A ratio with its target.
+
+    Attributes:
+        text: What is compared with what.
+        ratio: As measured.
+        target: What it must reach.
+        at_least: Whether the target is a lower bound; else an upper one.
+        seconds: Median of each side, for the curious.
+    """
+
+    text: str
+    ratio: float
+    target: float
+    at_least: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target is reached."""
+        return self.ratio >= self.target if self.at_least else self.ratio <= self.target
+
+
+def take_turns(sides: Sequence[Side], rounds: int) -> dict[str, float]:
+    """Run all sides so many times in turns, and return the median seconds of each; the first round warms up."""
+    taken: dict[str, list[float]] = {side.name: [] for side in sides}
+    for turn in range(rounds + 1):
+        for side in sides:
+            side.prepare()
+            begun = time.perf_counter()
+            side.run()
+            if turn:
+                taken[side.name].append(time.perf_counter() - begun)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def describe_machine() -> dict[str, str]:
+    """Say where and when something was measured."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line), ""
+    )
+    return {
+        "measured at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "processor": f"{os.cpu_count()} × {model or platform.processor()}",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def parse_arguments(doc: str | None, **numbers: int) -> argparse.Namespace:
+    """Read the command line: `--json`, and a number for each name."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    for name, number in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=number, help=f"by default {number}")
+    return parser.parse_args()
+
+
+def report(claims: Sequence[Claim], *, as_json: bool) -> None:
+    """Print the claims, and leave with 1 if one is not met."""
+    machine = describe_machine()
+    if as_json:
+        print(json.dumps({"machine": machine, "claims": [asdict(each) | {"is_met": each.is_met} for each in claims]}))
+    else:
+        print(", ".join(f"{name}: {value}" for name, value in machine.items()))
+        for each in claims:
+            verdict = "met" if each.is_met else "NOT MET"
+            bound = "≥" if each.at_least else "≤"
+            print(f"{each.text:<70} {each.ratio:8.2f}  ({bound} {each.target:g}, {verdict})")
+            print("    " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in each.seconds.items()))
+    sys.exit(0 if all(each.is_met for each in claims) else 1)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
