@@ -77,6 +77,7 @@ class Library:
         self.account = Account(account_id, self.user.id, "benchmark", self.user.email, BEGAN)
 
     def connect(self) -> Connection:
+        """Open a connection as every other of ours is."""
         return psycopg.connect(self.url, **connection_settings())
 
     def empty(self) -> None:
@@ -157,6 +158,7 @@ def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
 
 
 def write(cursor: psycopg.Cursor[Any], target: str, types: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """Copy rows into a table."""
     with cursor.copy(f"copy {target} from stdin (format binary)") as sink:
         sink.set_types(types)
         for row in rows:
@@ -164,6 +166,7 @@ def write(cursor: psycopg.Cursor[Any], target: str, types: list[str], rows: Iter
 
 
 def cut(records: Sequence[ConnectorRecord], size: int) -> Iterator[Sequence[ConnectorRecord]]:
+    """Cut into batches."""
     for start in range(0, len(records), size):
         yield records[start : start + size]
 
@@ -177,7 +180,7 @@ def measure(library: Library, characters: int, number: int, rounds: int) -> list
 
     seconds = take_turns([side("COPY", copy), side("ours", insert_ours)], rounds)
     library.require(number)
-    few = records[: max(50, number // 20)]
+    few = records[: max(250, number // 4)]
     slow = take_turns(
         [
             Side("ours", lambda: insert_ours(library, few), library.empty),
@@ -187,7 +190,12 @@ def measure(library: Library, characters: int, number: int, rounds: int) -> list
     )
     size = f"{characters // 1000} kB"
     return [
-        Claim(f"{size}: rate of ours / COPY", seconds["COPY"] / seconds["ours"], 0.85 if characters > 9000 else 0.6, seconds=seconds),
+        Claim(
+            f"{size}: rate of ours / COPY",
+            seconds["COPY"] / seconds["ours"],
+            0.85 if characters > 9000 else 0.6,
+            seconds=seconds,
+        ),
         Claim(f"{size}: one by one / ours", slow["one by one"] / slow["ours"], 5, seconds=slow),
     ]
 

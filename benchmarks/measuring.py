@@ -1,7 +1,7 @@
 """What every benchmark has in common: sides that take turns, medians, ratios, and the machine they were measured on.
 
-No figure stands alone: each claim is a ratio of two sides that were measured in the same run, in turns, so that whatever
-else the machine does meanwhile slows both.
+No figure stands alone: each claim is a ratio of two sides that were measured in the same run, in turns, so that
+whatever else the machine does meanwhile slows both.
 """
 
 from __future__ import annotations

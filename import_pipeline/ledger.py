@@ -19,7 +19,7 @@ from psycopg.rows import dict_row, tuple_row
 from import_pipeline.errors import InvalidRecordError
 from import_pipeline.normalise import parse_external_id
 from import_pipeline.records import Account, Counts, Failed, Ignored, Known, ListedItem, Outcome, Ready, Waiting
-from import_pipeline.sql import query
+from import_pipeline.sql import columns, query
 
 RunStatus = Literal["completed", "completed_with_errors", "failed"]
 _Connection = psycopg.Connection[Any]
@@ -105,13 +105,11 @@ def record_outcomes(
         rows.setdefault(row_values["external_id"], row_values)
     rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.executemany(query("record_outcome"), list(rows.values()), returning=True)
-        now: dict[str, tuple[str, str | None]] = {}
-        for key in rows:
-            row = cursor.fetchone()
-            # No row: it is imported already, and this attempt came to less.
-            now[key] = (row[1], row[2]) if row else ("imported", None)
-            cursor.nextset()
+        account_of = {"user_id": account.user_id, "source_app": account.source_app}
+        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of)
+        # No row: it is imported already, and this attempt came to less.
+        now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
+        now |= {key: (status, run) for key, status, run in cursor}
         if settled:
             cursor.execute(
                 query("settle_provisional_items"),

@@ -20,7 +20,7 @@ from import_pipeline.database_errors import classify, describe_database_error, i
 from import_pipeline.errors import BankError, ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
-from import_pipeline.sql import query
+from import_pipeline.sql import columns, query
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def insert_recording(conn: _Connection, user_id: UUID | str, record: ConnectorRe
         ItemError: The database refused this record.
     """
     refused: dict[int, ItemError] = {}
-    result = _insert_recordings(conn, user_id, [record], refused)[0]
+    with acting_as(conn, user_id):
+        result = write_recordings(conn, user_id, [record], refused)[0]
     if refused:
         raise refused[0]
     if result.recording_id is None:
@@ -120,44 +121,55 @@ def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[
     Raises:
         psycopg.OperationalError: The database is gone; nothing of this batch is written.
     """
-    return _insert_recordings(conn, user_id, records, {})
-
-
-def _insert_recordings(
-    conn: _Connection, user_id: UUID | str, records: Sequence[ConnectorRecord], refused: dict[int, ItemError]
-) -> list[InsertResult]:
-    """Do what `insert_recordings` does, and note by position which records our own checks refused."""
-    results: list[InsertResult | None] = [None] * len(records)
     with acting_as(conn, user_id):
-        destinations = _Destinations(conn, user_id)
-        rows: list[tuple[int, UUID | None, dict[str, Any]]] = []
-        for position, record in enumerate(records):
-            try:
-                clean = normalise_record(record)
-                bank_id, vault_id = destinations.resolve(clean)
-            except ItemError as error:
-                refused[position] = error
-                results[position] = InsertResult(error=str(error), error_class=error.error_class)
-            except psycopg.Error:
-                raise
-            except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
-                results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
-            else:
-                rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
+        return write_recordings(conn, user_id, records)
 
-        # Every batch takes the index entries in the same order: two of them cannot wait for each other.
-        rows.sort(key=lambda row: (row[2]["source_app"], row[2]["external_id"]))
-        written = _try_together(conn, [row[2] for row in rows], lambda batch: _insert_rows(conn, batch))
-        entries: list[tuple[int, UUID, UUID | None]] = []
-        for (position, vault_id, _), result in zip(rows, written, strict=True):
-            results[position] = result
-            if result.recording_id is not None and result.is_new:
-                entries.append((position, result.recording_id, vault_id))
 
-        errors = add_vault_entries(conn, user_id, [(recording, vault) for _, recording, vault in entries])
-        for position, recording_id, _ in entries:
-            if recording_id in errors:
-                results[position] = InsertResult(recording_id, is_new=True, vault_error=errors[recording_id])
+def write_recordings(
+    conn: _Connection,
+    user_id: UUID | str,
+    records: Sequence[ConnectorRecord],
+    refused: dict[int, ItemError] | None = None,
+) -> list[InsertResult]:
+    """Do what `insert_recordings` does, in a transaction in the owner's name (`tenancy.acting_as`).
+
+    Args:
+        conn: In that transaction.
+        user_id: The owner.
+        records: What to write.
+        refused: Gets, by position, what our own checks refused.
+    """
+    refused = {} if refused is None else refused
+    results: list[InsertResult | None] = [None] * len(records)
+    destinations = _Destinations(conn, user_id)
+    rows: list[tuple[int, UUID | None, dict[str, Any]]] = []
+    for position, record in enumerate(records):
+        try:
+            clean = normalise_record(record)
+            bank_id, vault_id = destinations.resolve(clean)
+        except ItemError as error:
+            refused[position] = error
+            results[position] = InsertResult(error=str(error), error_class=error.error_class)
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
+            results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
+        else:
+            rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
+
+    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+    rows.sort(key=lambda row: (row[2]["source_app"], row[2]["external_id"]))
+    written = _try_together(conn, [row[2] for row in rows], lambda batch: _insert_rows(conn, batch))
+    entries: list[tuple[int, UUID, UUID | None]] = []
+    for (position, vault_id, _), result in zip(rows, written, strict=True):
+        results[position] = result
+        if result.recording_id is not None and result.is_new:
+            entries.append((position, result.recording_id, vault_id))
+
+    errors = write_vault_entries(conn, [(recording, vault) for _, recording, vault in entries])
+    for position, recording_id, _ in entries:
+        if recording_id in errors:
+            results[position] = InsertResult(recording_id, is_new=True, vault_error=errors[recording_id])
     return [result or InsertResult(error="The record was lost.", error_class="bug") for result in results]
 
 
@@ -174,18 +186,22 @@ def add_vault_entries(
     Returns:
         Recording → why it has no entry now, for those that failed. Each is logged as well.
     """
+    with acting_as(conn, user_id):
+        return write_vault_entries(conn, entries)
+
+
+def write_vault_entries(conn: _Connection, entries: Sequence[tuple[UUID, UUID | None]]) -> dict[UUID, str]:
+    """Do what `add_vault_entries` does, in a transaction in the owner's name."""
     errors = {
         recording_id: "its bank has no personal vault; create one or name a vault"
         for recording_id, vault_id in entries
         if vault_id is None
     }
     rows = [{"recording_id": recording_id, "vault_id": vault_id} for recording_id, vault_id in entries if vault_id]
-    if rows:
-        with acting_as(conn, user_id):
-            written = _try_together(conn, rows, lambda batch: _insert_entries(conn, batch))
-        errors.update(
-            {row["recording_id"]: result.error for row, result in zip(rows, written, strict=True) if result.error}
-        )
+    written = _try_together(conn, rows, lambda batch: _insert_entries(conn, batch))
+    errors.update(
+        {row["recording_id"]: result.error for row, result in zip(rows, written, strict=True) if result.error}
+    )
     for recording_id, error in errors.items():
         _logger.warning("Recording %s has no vault entry: %s.", recording_id, error)
     return errors
@@ -201,10 +217,15 @@ def add_missing_vault_entries(conn: _Connection, user_id: UUID | str, recording_
         return {}
     with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("find_recordings_without_vault_entry"), {"recording_ids": list(recording_ids)})
-        return add_vault_entries(conn, user_id, cursor.fetchall())
+        return write_vault_entries(conn, cursor.fetchall())
 
 
 # --- inside -------------------------------------------------------------------------------------------------------
+
+
+_DELETED_MEANWHILE = InsertResult(
+    error="it was deleted while it was being imported; the next run decides", error_class="transient"
+)
 
 
 class _Destinations:
@@ -279,35 +300,32 @@ def _recording_row(user_id: UUID | str, bank_id: UUID, record: ConnectorRecord) 
 
 
 def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
-    """Insert in one pipelined round trip; a row that gives no id back lost to one that was there before."""
-    results = []
+    """Insert in one statement; a row without an id lost to one that was there before, or earlier among these."""
+    owner = {"owner_user_id": rows[0]["owner_user_id"]}
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.executemany(query("insert_recording"), rows, returning=True)
-        for _ in rows:
-            inserted = cursor.fetchone()
-            results.append(InsertResult(inserted[0], is_new=True) if inserted else InsertResult())
-            cursor.nextset()
-    for source_app in {row["source_app"] for row, result in zip(rows, results, strict=True) if not result.is_new}:
-        lost = [
-            position
-            for position, row in enumerate(rows)
-            if not results[position].is_new and row["source_app"] == source_app
-        ]
+        cursor.execute(query("insert_recordings"), columns(rows) | owner)
+        new = {(source_app, external_id): recording_id for recording_id, source_app, external_id in cursor}
+    results = [
+        InsertResult(new.pop(key), is_new=True) if (key := (row["source_app"], row["external_id"])) in new else None
+        for row in rows
+    ]
+    lost: dict[str, list[int]] = {}
+    for position, result in enumerate(results):
+        if result is None:
+            lost.setdefault(rows[position]["source_app"], []).append(position)
+    for source_app, positions in lost.items():
         existing = _find_recordings(
-            conn, rows[0]["owner_user_id"], source_app, [rows[position]["external_id"] for position in lost]
+            conn, rows[0]["owner_user_id"], source_app, [rows[position]["external_id"] for position in positions]
         )
-        for position in lost:
-            results[position] = InsertResult(existing.get(rows[position]["external_id"]))
-            if results[position].recording_id is None:
-                results[position] = InsertResult(
-                    error="it was deleted while it was being imported; the next run decides", error_class="transient"
-                )
-    return results
+        for position in positions:
+            found = existing.get(rows[position]["external_id"])
+            results[position] = InsertResult(found) if found else _DELETED_MEANWHILE
+    return [result or _DELETED_MEANWHILE for result in results]
 
 
 def _insert_entries(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
     with conn.cursor() as cursor:
-        cursor.executemany(query("insert_vault_entry"), rows)
+        cursor.execute(query("insert_vault_entries"), columns(rows))
     return [InsertResult()] * len(rows)
 
 

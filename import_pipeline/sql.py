@@ -6,8 +6,10 @@ running them, is the business of the modules that ask for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -29,6 +31,11 @@ def folder() -> Path:
 def query(name: str) -> str:
     """Return the text of `sql/queries/<name>.sql`, read once per process."""
     return (folder() / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns, for a statement that takes one array for each."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def migration_files() -> list[Path]:

@@ -17,7 +17,7 @@ from psycopg.rows import scalar_row
 
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes
-from import_pipeline.pipeline import add_missing_vault_entries, insert_recordings
+from import_pipeline.pipeline import add_missing_vault_entries, write_recordings
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
 from import_pipeline.sql import query
@@ -28,7 +28,7 @@ from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 200
+CHUNK_ROWS = 250
 CHUNK_CHARACTERS = 8_000_000
 _ATTEMPTS = 3
 _TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
@@ -128,7 +128,7 @@ def _write_once(
     with acting_as(conn, account.user_id):
         now = _hold_account(conn, account)
         ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
-        results = iter(insert_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
+        results = iter(write_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
         unvaulted = [
             outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
         ]

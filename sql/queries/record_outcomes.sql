@@ -1,11 +1,19 @@
--- Writes what became of one item and returns its row. What is imported stays imported, by the run that did it.
+-- Writes what became of items and returns their rows. What is imported stays imported, by the run that did it; of such an
+-- item that came to less this time there is no row.
 insert into public.import_items as ledger (
     user_id, source_app, external_id, status, recording_id, title, location, started_at,
     attempts, error_class, error_message, retry_at, http_status, request_id, run_id
 )
-values (
-    %(user_id)s, %(source_app)s, %(external_id)s, %(status)s, %(recording_id)s, %(title)s, %(location)s, %(started_at)s,
-    %(attempts)s, %(error_class)s, %(error_message)s, %(retry_at)s, %(http_status)s, %(request_id)s, %(run_id)s
+select
+    %(user_id)s, %(source_app)s, external_id, status, recording_id, title, location, started_at,
+    attempts, error_class, error_message, retry_at, http_status, request_id, run_id
+from unnest(
+    %(external_id)b::text[], %(status)b::text[], %(recording_id)b::uuid[], %(title)b::text[], %(location)b::text[],
+    %(started_at)b::timestamptz[], %(attempts)b::integer[], %(error_class)b::text[], %(error_message)b::text[],
+    %(retry_at)b::timestamptz[], %(http_status)b::integer[], %(request_id)b::text[], %(run_id)b::text[]
+) as new (
+    external_id, status, recording_id, title, location, started_at, attempts, error_class, error_message, retry_at,
+    http_status, request_id, run_id
 )
 on conflict (user_id, source_app, external_id) do update
 set status = excluded.status,
