@@ -577,7 +577,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], str, Any]] = {
     "no title": ({"title": None}, "title", "Untitled"),
     "a blank title": ({"title": "  "}, "title", "Untitled"),
     "a title in emoji": ({"title": "🎉👩‍👩‍👧 Ünïcode"}, "title", "🎉👩‍👩‍👧 Ünïcode"),
-    "a title of 10,000 characters": ({"title": "x" * 10_000}, "title", "x" * 10_000),
+    "a title of 10,000 characters": ({"title": "x" * 10_000}, "title", "x" * 1_000),
     "NUL in the title": ({"title": "a\0b"}, "title", "a\ufffdb"),
     "a lone surrogate in the title": ({"title": "a\udc00b"}, "title", "a\ufffdb"),
     "a pair of surrogates swapped": ({"title": "\udc00\ud800"}, "title", "\ufffd\ufffd"),
