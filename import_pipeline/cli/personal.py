@@ -107,6 +107,7 @@ def _erase(database: Database, conn: psycopg.Connection[Any], user_id: UUID) -> 
     """Erase rows, staged files and runs; if anything goes wrong all rows are there still, to begin again by."""
     from dagster import DagsterInstance
 
+    from import_pipeline.connections import without_limit
     from import_pipeline.instance import prepare_instance
     from import_pipeline.personal_data import erase_rows
     from import_pipeline.retention import remove_runs
@@ -117,7 +118,7 @@ def _erase(database: Database, conn: psycopg.Connection[Any], user_id: UUID) -> 
     prepare_instance(database)
     with DagsterInstance.get() as instance:
         settle_ended_runs(conn, instance)
-        with conn.transaction():
+        with without_limit(conn), conn.transaction():
             erased = erase_rows(conn, user_id, with_user=database.is_embedded)
             runs = {run.run_id for root in erased.run_ids for run in runs_of(instance, root) if run.is_finished}
             staged = StreamIOManager().remove_runs_of(erased.account_ids, runs | erased.run_ids)
