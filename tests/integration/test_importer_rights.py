@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def test_no_statement_of_the_product_depends_on_the_search_path(conn: Connection
 
     conn.execute("set search_path = ''")
     for path in sorted((sql.folder() / "queries").glob("*.sql")):
-        statement = re.sub(r"%\(\w+\)s", "null", path.read_text(encoding="utf-8")).replace("%%", "%")
+        statement = re.sub(r"%\(\w+\)[sb]", "null", path.read_text(encoding="utf-8")).replace("%%", "%")
         try:
             conn.execute("explain " + re.sub(r"\{\w+\}", "text[]", statement))
         except (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedObject) as error:
@@ -234,22 +235,23 @@ def test_no_statement_of_the_product_depends_on_the_search_path(conn: Connection
 
 
 def recording(owner: str, bank: str) -> dict[str, Any]:
-    return {
-        "owner_user_id": id_of(owner), "bank_id": id_of(bank), "title": "Forged", "audio_url": None, "video_url": None,
-        "full_transcript": SPEECH, "summary": None, "source_app": "zoom", "external_id": "forged", "duration": None,
-        "source_metadata": Jsonb({"external_id": "forged"}), "recording_start_time": "2026-03-02T10:00:00+01:00",
-        "recording_end_time": None,
-    }  # fmt: skip
+    nothing = dict.fromkeys(("audio_url", "video_url", "summary", "duration", "recording_end_time"))
+    row = nothing | {
+        "bank_id": id_of(bank),
+        "title": "Forged",
+        "full_transcript": SPEECH,
+        "source_app": "zoom",
+        "source_metadata": Jsonb({"external_id": "forged"}),
+        "recording_start_time": datetime(2026, 3, 2, tzinfo=UTC),
+    }
+    return sql.columns([row]) | {"owner_user_id": id_of(owner)}
 
 
-def item(user: str, source_app: str = "zoom") -> dict[str, Any]:
-    nothing = dict.fromkeys(
-        ("recording_id", "title", "location", "started_at", "error_class", "error_message", "retry_at", "http_status",
-         "request_id", "run_id")
-    )  # fmt: skip
-    return nothing | {
-        "user_id": id_of(user), "source_app": source_app, "external_id": "forged", "status": "ignored", "attempts": 1
-    }  # fmt: skip
+def item(user: str, source_app: str = "zoom", external_id: str = "forged", **values: Any) -> dict[str, Any]:
+    names = ("recording_id", "title", "location", "started_at", "error_class", "error_message", "retry_at")
+    nothing = dict.fromkeys((*names, "http_status", "request_id", "run_id"))
+    row = nothing | {"external_id": external_id, "status": "ignored", "attempts": 1} | values
+    return sql.columns([row]) | {"user_id": id_of(user), "source_app": source_app}
 
 
 def job(user: str, account: str) -> dict[str, Any]:
@@ -263,20 +265,20 @@ def job(user: str, account: str) -> dict[str, Any]:
 
 
 def entry(name: str, vault: str) -> dict[str, Any]:
-    return {"recording_id": id_of(name), "vault_id": id_of(vault)}
+    return sql.columns([{"recording_id": id_of(name), "vault_id": id_of(vault)}])
 
 
 FORGED: dict[str, tuple[str, dict[str, Any]]] = {
-    "foreign bank": ("insert_recording", recording("ana", "Umbrella")),
-    "foreign owner in the bank they share": ("insert_recording", recording("ben", "Acme")),
-    "foreign owner in his bank": ("insert_recording", recording("eva", "eva's")),
-    "nobody's bank": ("insert_recording", recording("ana", "no such bank")),
-    "foreign vault": ("insert_vault_entry", entry("Ana private", "vault of Umbrella")),
-    "vault of another bank of hers": ("insert_vault_entry", entry("Ana private", "vault of Acme")),
-    "foreign recording in a vault they share": ("insert_vault_entry", entry("Ben at Acme", "vault of ana's")),
-    "item of somebody else": ("record_outcome", item("ben")),
-    "item that somebody else has already": ("record_outcome", item("ben") | {"external_id": "Ben at Acme"}),
-    "item of a source without an account": ("record_outcome", item("ana", "fathom")),
+    "foreign bank": ("insert_recordings", recording("ana", "Umbrella")),
+    "foreign owner in the bank they share": ("insert_recordings", recording("ben", "Acme")),
+    "foreign owner in his bank": ("insert_recordings", recording("eva", "eva's")),
+    "nobody's bank": ("insert_recordings", recording("ana", "no such bank")),
+    "foreign vault": ("insert_vault_entries", entry("Ana private", "vault of Umbrella")),
+    "vault of another bank of hers": ("insert_vault_entries", entry("Ana private", "vault of Acme")),
+    "foreign recording in a vault they share": ("insert_vault_entries", entry("Ben at Acme", "vault of ana's")),
+    "item of somebody else": ("record_outcomes", item("ben")),
+    "item that somebody else has already": ("record_outcomes", item("ben", external_id="Ben at Acme")),
+    "item of a source without an account": ("record_outcomes", item("ana", "fathom")),
     "run of somebody else": ("open_sync_job", job("ben", "ben at zoom")),
     "run of her own for somebody else's account": ("open_sync_job", job("ana", "ben at zoom")),
     "account of somebody else": (
@@ -296,8 +298,8 @@ def test_the_database_refuses_a_forged_record_by_itself(conn: Connection, login_
             login.execute(sql.query(name), parameters)
         # What is hers is accepted by the same statement.
         for statement, right in (
-            ("insert_recording", recording("ana", "Acme")),
-            ("record_outcome", item("ana")),
+            ("insert_recordings", recording("ana", "Acme")),
+            ("record_outcomes", item("ana")),
             ("open_sync_job", job("ana", "ana at zoom")),
         ):
             with acting_as(login, id_of("ana")):
@@ -331,7 +333,7 @@ def test_a_run_for_somebody_without_an_account_writes_nothing_and_an_explicit_ca
             with acting_as(login, id_of("zoe")):
                 (written,) = insert_recordings(login, id_of("zoe"), [record])
                 assert written.is_new
-                login.execute(sql.query("record_outcome"), item("zoe") | {"recording_id": written.recording_id})
+                login.execute(sql.query("record_outcomes"), item("zoe", recording_id=written.recording_id))
 
         with pytest.raises(errors.InsufficientPrivilege, match="items of claimed accounts"):
             run()
