@@ -71,4 +71,5 @@ def describe_database_error(error: BaseException) -> str:
     primary = error.diag.message_primary or type(error).__name__
     if error.sqlstate.startswith("22"):  # the message of a data error quotes the value
         primary = primary.partition(":")[0]
-    return f"the database refused it: {primary} (SQLSTATE {error.sqlstate})"
+    told = f"{primary} (SQLSTATE {error.sqlstate})"
+    return told if is_trouble(error) else f"the database refused it: {told}"

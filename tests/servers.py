@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -145,8 +146,7 @@ class Server:
         """Create one in an empty folder, run it, and stop it in the end."""
         server = cls(binaries, folder)
         server.options |= options
-        if server.account is not None:
-            shutil.chown(folder, server.account)
+        server.give_to_account()
         server.run("initdb", "-D", str(server.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", *initdb)
         server.start()
         try:
@@ -160,6 +160,11 @@ class Server:
         """Who runs it: as root it refuses to start, so that it runs as somebody who owns nothing else here."""
         return unprivileged_account() if os.geteuid() == 0 else None
 
+    def give_to_account(self) -> None:
+        """Let whoever runs it own its folder."""
+        if self.account is not None:
+            shutil.chown(self.folder, self.account)
+
     @property
     def data(self) -> Path:
         return self.folder / "data"
@@ -170,7 +175,7 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        return (self.data / "postmaster.pid").exists()
+        return (self.data / "postmaster.pid").exists() and psutil.pid_exists(self.pid)
 
     @property
     def pid(self) -> int:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import psycopg
 import pytest
 import servers
+from pooler import running_pooler
 
 from import_pipeline import ConnectorRecord, migrations
 from import_pipeline.accounts import create_user
@@ -27,64 +22,16 @@ from import_pipeline.staging import StreamIOManager
 
 pytestmark = pytest.mark.long
 
-SESSIONS = 3
-CONFIG = """
-[databases]
-* = host={host} user=postgres
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = {sessions}
-server_round_robin = 1
-ignore_startup_parameters = extra_float_digits
-"""
-
 
 @pytest.fixture
-def pooled_url(postgres15: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def pooled_url(postgres15: str) -> Iterator[str]:
     """Address of a migrated database through a pooler that gives each transaction the next of three sessions."""
-    pgbouncer = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
-    if pgbouncer is None:
-        pytest.fail("This test needs PgBouncer: apt-get install pgbouncer", pytrace=False)
     direct = servers.create_database(postgres15)
     with psycopg.connect(direct) as conn:
         migrations.apply(conn)
-    account = servers.unprivileged_account() if os.geteuid() == 0 else None
-    with servers.scratch_folder() as folder:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        parts = urlsplit(direct)
-        config = folder / "pgbouncer.ini"
-        config.write_text(CONFIG.format(host=parse_qs(parts.query)["host"][0], port=port, sessions=SESSIONS))
-        if account is not None:
-            shutil.chown(folder, account)
-            config.chmod(0o644)
-        with subprocess.Popen(
-            [pgbouncer, str(config)], user=account, extra_groups=[] if account else None, stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                url = f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
-                wait_for(url)
-                yield url
-            finally:
-                process.terminate()
+    with running_pooler(direct) as pooler:
+        yield pooler.url(direct)
     servers.drop_database(postgres15, direct)
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            psycopg.connect(url, prepare_threshold=None).close()
-            return
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def test_a_thousand_mixed_calls_of_the_functions_from_several_threads_meet_no_foreign_session_state(
