@@ -9,6 +9,7 @@ or the database could not be reached, 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -59,6 +60,8 @@ def main() -> None:
     _open_missing_streams()
     # A script's background jobs ignore Ctrl-C from their start; whoever sends us the signal means it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Why no connection comes is told once, by the error that ends the command, and not at every attempt.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     # A title may hold any character; a terminal or pipe that cannot show it must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
