@@ -43,7 +43,7 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
         if nested:
             with conn.cursor(row_factory=dict_row) as cursor:
                 before = cursor.execute(query("find_actor")).fetchone()
-        path = "" if _is_path_open(conn) else None
+        path = "" if is_path_open(conn) else None
         # In a transaction of the caller's own it is for him to say.
         idle_timeout = None if nested else f"{IDLE_IN_TRANSACTION_SECONDS}s"
         try:
@@ -59,7 +59,7 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
             conn.execute(query("act_as"), {**before, "idle_timeout": None})
 
 
-def _is_path_open(conn: psycopg.Connection[Any]) -> bool:
+def is_path_open(conn: psycopg.Connection[Any]) -> bool:
     """Say whether strangers may steer what names mean; asked once per connection, since it takes half a millisecond."""
     if conn not in _path_is_open:
         with conn.cursor(row_factory=scalar_row) as cursor:

@@ -21,6 +21,7 @@ from tenants import User
 
 from import_pipeline import ConnectorRecord, check_duplicate, run_pipeline
 from import_pipeline.audit import find_findings
+from import_pipeline.duplicates import find_duplicates
 from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_as
 
@@ -656,6 +657,8 @@ def test_operators_that_somebody_planted_in_public_are_not_used(
         conn.execute("insert into import_pipeline.polls (account_id, requested_at) values (%s, now())", [account_id])
         conn.execute(query("pause_poll"), {"account_id": account_id, "first_pause": 60, "longest_pause": 600})
         assert "public" not in one(conn, "show search_path")
+    conn.commit()
+    assert find_duplicates(conn) == []
     assert planter.execute("select who from public.loot").fetchall() == []
     assert "creatable-schemas" in {finding.rule for finding in find_findings(conn)}
 
@@ -673,3 +676,34 @@ def test_what_triggers_of_the_owner_find_without_a_schema_stays_where_only_he_cr
     record = ConnectorRecord("new", "zoom", "New", "[00:00:01] Ana: Hello.", "2026-03-02T10:00:00+01:00")
     assert run_pipeline(conn, cast.ana.id, record).error is None
     assert conn.execute("select title from noted").fetchall() == [("New",)]
+
+
+def test_a_schema_that_somebody_named_like_the_role_is_not_used(conn: Connection, cast: Cast) -> None:
+    """The path begins with the schema of the current role's name."""
+    conn.execute("create role planter_of_test")
+    conn.execute("create schema import_worker authorization planter_of_test")
+    conn.commit()
+    try:
+        with acting_as(conn, cast.ana.id):
+            assert one(conn, "show search_path") == ""
+    finally:
+        conn.rollback()
+        conn.execute("drop owned by planter_of_test")
+        conn.execute("drop role planter_of_test")
+        conn.commit()
+
+
+@pytest.mark.parametrize(
+    "name", ["'; drop table recordings; --", '"; set role postgres; --', "%(user_id)s", "{}", "\\', true); --", "a\nb"]
+)
+def test_names_are_only_ever_names(conn: Connection, cast: Cast, name: str) -> None:
+    conn.commit()
+    record = ConnectorRecord(name, name, name, "[00:00:01] Ana: Hello.", "2026-03-02T10:00:00+01:00")
+    assert run_pipeline(conn, cast.ana.id, record).success
+    assert check_duplicate(conn, cast.ana.id, name, name).is_duplicate
+    assert not run_pipeline(conn, name, record).success
+    with acting_as(conn, name):
+        assert one(conn, "select auth.role()") == "authenticated"
+        assert one(conn, "select current_user::text") == "import_worker"
+        assert one(conn, "select auth.jwt() ->> 'sub'") == name
+    assert one(conn, "select count(*) from recordings") == 5
