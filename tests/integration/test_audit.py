@@ -310,8 +310,13 @@ CLOSED = {
     "a function of the row": "create function public.is_mine(uuid) returns boolean language sql stable as"
     " 'select true'; create policy p on public.banks for select to anon using (public.is_mine(id))",
     "default privileges of another schema": "alter default privileges in schema public grant all on tables to anon",
-    "objects of an extension": "create schema ext; grant usage on schema ext to anon;"
-    " create extension if not exists plpgsql",
+    "a function that answers otherwise each time": "create function public.toss() returns boolean language sql volatile"
+    " as 'select random() < 0.5'; create policy p on public.banks for select to anon using (public.toss())",
+    "objects of an extension": "create table public.notes (id integer); grant select on public.notes to public;"
+    " alter extension plpgsql add table public.notes; create view public.more as select 1 as one;"
+    " grant select on public.more to anon; alter extension plpgsql add view public.more;"
+    " create function public.f() returns integer language sql security definer as 'select 1';"
+    " alter extension plpgsql add function public.f()",
 }
 
 
