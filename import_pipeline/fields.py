@@ -16,8 +16,8 @@ from import_pipeline.records import JsonObject
 
 DEEPEST = 200
 """Levels of nesting; an item with half of them is refused, see `normalise.py`."""
-_LONGEST_NUMBER = 4_000
-"""Digits; Python reads no more than 4,300 as a whole number."""
+_LONGEST_NUMBER = 4_300
+"""Digits; Python reads no more as a whole number."""
 _BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
 
 

@@ -186,7 +186,7 @@ def _ask_for_token(
     try:
         token = dict(WebApplicationClient(client_id).parse_request_body_response(response.text))
         lifetime = float(token.get("expires_in") or _SECONDS_IF_UNSAID)
-    except (OAuth2Error, ValueError, TypeError, AttributeError, OverflowError):
+    except (OAuth2Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         token, lifetime = {}, 0.0
     found = {name: token.get(name) for name in ("access_token", "refresh_token")}
     if not isinstance(found["access_token"], str) or not found["access_token"]:
