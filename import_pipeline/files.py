@@ -24,6 +24,7 @@ SETTLE_SECONDS = 2.0
 
 _UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".tmp")
 _HIDDEN_PREFIXES = (".", "~$")
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def inspect_file(
                 problem=f"is {before.st_size / 1e6:,.0f} MB long; at most {size_limit_bytes / 1e6:,.0f} MB are "
                 "accepted (IMPORT_PIPELINE_MAX_FILE_MB)",
             )
-        digest = _hash(path, within)
+        digest = _hash(path, before.st_size, within)
         if _has_changed(before, path.stat()):
             return FoundFile(path, waiting="it is still being written")
     except _OutsideError:
@@ -127,7 +128,9 @@ def read_file(path: Path, sha256: str, size_bytes: int) -> bytes | None:
         OSError: It cannot be read.
     """
     with _open_regular(path) as file:
-        data = file.read(size_bytes + 1)
+        if os.fstat(file.fileno()).st_size != size_bytes:
+            return None
+        data = file.read(size_bytes)
     return data if len(data) == size_bytes and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
@@ -158,7 +161,7 @@ def ids_of_file(name: str) -> list[str]:
     ids = [display_path(path), path_to_uri(path)]
     with suppress(OSError):  # not a file, or gone by now; its path may still be known
         if path.is_file():
-            ids.append(_hash(path))
+            ids.append(_hash(path, path.stat().st_size))
     return ids
 
 
@@ -228,11 +231,16 @@ class _OutsideError(OSError):
     """A file lies elsewhere than its path says."""
 
 
-def _hash(path: Path, within: Path | None = None) -> str:
+def _hash(path: Path, size_bytes: int, within: Path | None = None) -> str:
+    """Hash as much of a file as it is said to be long: some grow while they are read, some of the system never end."""
+    digest = hashlib.sha256()
     with _open_regular(path) as file:
         if within is not None and not _real_path(file, path).is_relative_to(within.parent.resolve() / within.name):
             raise _OutsideError
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while size_bytes > 0 and (piece := file.read(min(size_bytes, _PIECE))):
+            digest.update(piece)
+            size_bytes -= len(piece)
+    return digest.hexdigest()
 
 
 def _open_regular(path: Path) -> BufferedReader:
