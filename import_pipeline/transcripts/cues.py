@@ -26,8 +26,9 @@ TIMING = re.compile(_TIME + r"[ \t]*-->" + _TIME + r"(?![0-9:])")
 
 _BROKEN_TIMING = re.compile(r"[0-9:;.,\s-]*-->")
 _SKIPPED_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t:]|$)")
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:[ \t]+([^<>]*))?>|(</v>)", re.IGNORECASE)
-_ONE_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]+)>([^<&]*)(?:</v>)?$")
+# One blank before the name, and not all of them: what both parts could take costs time with the square of its length.
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:[ \t]([^<>]*))?>|(</v>)", re.IGNORECASE)
+_ONE_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]([^<>]+)>([^<&]*)(?:</v>)?$")
 # Only tags that exist: "<crosstalk>" and "a < b" are what somebody wrote down, and W3C's tokenizer would eat them.
 _TAG = re.compile(
     r"</?(?:c|i|b|u|s|v|ruby|rt|lang|font|span|p|br)(?:[.\s/][^<>]*)?>|<[0-9]{1,9}:[0-9:.,]{1,20}>", re.IGNORECASE

@@ -15,7 +15,7 @@ from import_pipeline.transcripts.turns import Turns, fill_ends
 
 _OTTER_FOOTER = re.compile(r"\s*transcribed by\s+(?:https?://)?otter\.ai\S*\s*$", re.IGNORECASE)
 _STARTED = re.compile(r"(.{1,100}?)\s+(started|stopped) transcription\s*$", re.IGNORECASE)
-_LENGTH = re.compile(r"(?:([0-9]{1,3})h)?\s*(?:([0-9]{1,4})m(?:in)?)?\s*(?:([0-9]{1,2})s)?\s*$")
+_LENGTH = re.compile(r"(?:([0-9]{1,3})h)?\s*+(?:([0-9]{1,4})m(?:in)?)?\s*+(?:([0-9]{1,2})s)?\s*+$")
 _SPOKEN_CLOCK = re.compile(r"(?:[0-9]+ (?:hours?|minutes?|seconds?)(?:, | and )?){1,3}\s*$")
 _TEAMS_TITLE = re.compile(r"(.{1,200}?)-[0-9]{8}_[0-9]{6}(?:UTC)?-Meeting (?:Transcript|Recording)", re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from import_pipeline.transcripts.paragraphs import LONGEST_HEADER, Paragraphs, c
 from import_pipeline.transcripts.speakers import split_prefix
 from import_pipeline.transcripts.turns import Turns
 
-_HEADING = re.compile(r"\s*(?:#{1,6}\s*)?([0-9]{1,3}:[0-9]{2}:[0-9]{2})\s*(?:\{#[^}]{0,80}\})?\s*$")
+_HEADING = re.compile(r"\s*+(?:#{1,6}\s*+)?([0-9]{1,3}:[0-9]{2}:[0-9]{2})\s*+(?:\{#[^}]{0,80}\})?\s*+$")
 _TITLE = re.compile(
     r"(?:#{1,6}\s*)?(.{1,200}?)\s*"
     r"(?:\((?=[0-9]{4}-[0-9]{2}-[0-9]{2})[^)]{10,60}\)|[-–]\s*[0-9]{4}/[0-9]{2}/[0-9]{2} [^-–]{4,40})\s*[-–]\s*\S"

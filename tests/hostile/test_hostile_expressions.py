@@ -1,0 +1,101 @@
+"""No regular expression takes time with the square of a text, but where the text is short."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+
+import pytest
+from hostile.expressions import Attack, Expression, attacks, expressions
+
+from import_pipeline.errors import TranscriptError
+from import_pipeline.transcripts import read_transcript, turns_from_vtt
+from import_pipeline.transcripts.paragraphs import LONGEST_HEADER
+
+SHORT, LONG = 1_000, 4_000
+TOO_MUCH = 8
+"""How many times as long four times as much may take; where time grows with the square it is sixteen."""
+
+BOUNDED = {
+    # Where it is used → how long a text it is used on at most.
+    "import_pipeline.transcripts.layouts.FATHOM_HEADER.match": LONGEST_HEADER,
+    "import_pipeline.transcripts.layouts.NAMED_HEADER.match": LONGEST_HEADER,
+    "import_pipeline.transcripts.fathom._TITLE_DATE.sub": LONGEST_HEADER,
+    "import_pipeline.transcripts.meet._TITLE.match": LONGEST_HEADER,
+    "import_pipeline.transcripts.meet._TRANSCRIPT_TITLE.match": LONGEST_HEADER,
+    "import_pipeline.transcripts.speakers.sub": LONGEST_HEADER,  # in `looks_like_a_name`
+}
+
+
+def name_of(expression: Expression) -> str:
+    module, _, line = expression.where.partition(":")
+    return f"{module if line else expression.where}.{expression.method}"
+
+
+def seconds(expression: Expression, text: str) -> float:
+    before = time.process_time()
+    expression.run(text)
+    return time.process_time() - before
+
+
+def grows_too_much(expression: Expression, attack: Attack) -> bool:
+    """Measure an attack that looks costly, several times: a busy machine must not accuse anybody."""
+    for _ in range(4):
+        short = min(seconds(expression, attack.text(SHORT)) for _ in range(3))
+        if short < 0.0005 or seconds(expression, attack.text(LONG)) < TOO_MUCH * short:
+            return False
+    return True
+
+
+def worst_of(expression: Expression) -> Attack | None:
+    for attack in attacks(expression):
+        if seconds(expression, attack.text(SHORT)) > 0.0008 and grows_too_much(expression, attack):
+            return attack
+    return None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("expression", expressions(), ids=str)
+def test_time_grows_with_the_length_and_not_with_its_square(expression: Expression) -> None:
+    if name_of(expression) not in BOUNDED:
+        assert worst_of(expression) is None
+        return
+    spent = [seconds(expression, attack.text(BOUNDED[name_of(expression)])) for attack in attacks(expression)]
+    assert max(spent) < 0.5, "Even a line of this length is too much."
+
+
+def test_no_expression_is_overlooked_and_none_excused_in_vain() -> None:
+    names = {name_of(each) for each in expressions()}
+    assert len(names) > 60
+    assert BOUNDED.keys() <= names
+
+
+@pytest.mark.parametrize("pattern", [r"<v[ \t]+([^<>]*)>", r"\s+x", r"a\s*\s*$"])
+def test_an_expression_with_the_square_is_found(pattern: str) -> None:
+    assert worst_of(Expression("here", re.compile(pattern), "search")) is not None
+
+
+def test_an_expression_that_takes_exponential_time_is_found() -> None:
+    expression = Expression("here", re.compile(r"(a+)+$"), "match")
+    assert any(seconds(expression, attack.text(22)) > 0.05 for attack in attacks(expression))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("suffix", ["txt", "docx", "vtt"])
+def test_a_heading_of_blanks_without_end_is_read(suffix: str) -> None:
+    text = f"00:00:01{' ' * 250_000}x\n00:00:02\nAnn: hello\n"
+    with contextlib.suppress(TranscriptError):
+        read_transcript(text.encode(), name=f"call.{suffix}")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "text",
+    ["<v" + " " * 1_000_000 + "x", "<v.a" + "\t" * 1_000_000, "<v Ann" + " " * 1_000_000 + "<", "<v " * 300_000],
+    ids=["blanks", "tabs", "open", "many"],
+)
+def test_a_voice_of_blanks_without_end_is_read(text: str) -> None:
+    cue = f"WEBVTT\n\n00:01.000 --> 00:02.000\n{text} hello\n"
+    assert "hello" in read_transcript(cue.encode(), name="call.vtt").to_text()
+    assert turns_from_vtt(cue)
