@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from import_pipeline.accounts import ensure_account
+from import_pipeline.connectors import file_upload
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.files import find_files, inspect_file, path_to_uri, uri_to_path
@@ -251,6 +252,13 @@ def test_of_a_list_of_records_a_deep_one_fails_by_itself(folder: Path) -> None:
     outcomes = upload(folder)
     assert "This is sound." in outcomes["sound"]
     assert len(outcomes) == 1 + len(depths)
+
+
+def test_a_record_too_deep_to_be_hashed_is_known_by_its_place() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    assert file_upload._hash({"source_metadata": deep}) is None
 
 
 ODD_RECORDS: list[Any] = [

@@ -214,3 +214,12 @@ def test_content_however_spoilt_harms_no_neighbour(target: Target, world: World,
     others = [path.read_bytes() for path in SAMPLES if path.suffix != ".docx"]
     spoilt |= {body: data.draw(spoilt_bytes([body, body, *others])) for body in dict.fromkeys(sound)}
     check_neighbours(world, target, server, [odd])
+
+
+@pytest.mark.parametrize("link", ["http://[", "//[", "file:///etc/passwd", "https://a\ud800/", "http://a。b‥c/", " "])
+def test_a_link_that_leads_nowhere_harms_no_neighbour(world: World, link: str) -> None:
+    (target,) = (each for each in usual(REST) if each.connector.source_app == "zoom")
+    server = world.start(target, NEIGHBOURS + 1)
+    (odd,) = odd_ones(server)
+    server.mutate[server.external_id(odd)] = {"recording_files.*.download_url": link}
+    check_neighbours(world, target, server, [odd])
