@@ -1,6 +1,6 @@
-"""How fast calls get into the database: our stages against COPY without any check, one by one, and dlt.
+"""How fast calls get into the database: our stages against COPY without any check, and one by one.
 
-    uv run --group benchmarks python -m benchmarks.insert [--json] [--rounds 5] [--rows 1000]
+    uv run python -m benchmarks.insert [--json] [--rounds 5] [--rows 1000]
 
 All sides write the same calls into the same three tables of the same embedded server, with the same indexes. Ours asks
 for duplicates, writes recordings, vault entries and the ledger as `import_worker`, bound by row-level security.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import REPOSITORY, write_calls
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def run(*command: str | Path, cwd: Path, **settings: str) -> str:
