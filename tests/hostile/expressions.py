@@ -88,7 +88,7 @@ def expressions() -> list[Expression]:
                     found[pattern, node.func.attr] = Expression(f"{name}:{node.lineno}", pattern, node.func.attr)
     for name, places in kept.items():
         for module_name, pattern in places:
-            for method in used.get(name, set()) or {"match"}:
+            for method in sorted(used.get(name, set())) or ["match"]:
                 found[pattern, method] = Expression(f"{module_name}.{name}", pattern, method)
     return list(found.values())
 
