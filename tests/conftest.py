@@ -35,12 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Use the time in which tests wait for processes that they have started."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that may take longest, lest one core works on them alone in the end."""
 
