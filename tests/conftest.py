@@ -35,19 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that may take longest, lest one core works on them alone in the end."""
-
-    def longest(item: pytest.Item) -> float:
-        marker = item.get_closest_marker("timeout")
-        return float(marker.args[0]) if marker else 0.0
-
-    of_file: dict[object, float] = {}
-    for item in items:
-        of_file[item.path] = max(of_file.get(item.path, 0.0), longest(item))
-    items.sort(key=lambda item: -of_file[item.path])
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say where the table of faults is, if any were met."""
     if (table := fault_table.join_parts()) is not None:
