@@ -29,6 +29,8 @@ UNKNOWN = 0xFFFF_FFFF
 LATEST = 1_000 * 3_600_000
 """Times are milliseconds; from 1,000 hours on they are taken for damaged and dropped."""
 
+_PIECE = 1 << 20
+
 _SPOKEN = re.compile(r"[^\W_]")
 
 
@@ -289,16 +291,27 @@ def render(turns: Iterable[Turn]) -> str:
     merged = collect(turns)
     if not merged.merged:
         merged = merge(merged)
-    names = [f"{name}: ".encode() if name else b"" for name in merged.names]
-    text = bytearray()  # one buffer and one decoding: a list of strings would double the memory
-    blob, offsets = memoryview(merged.blob), merged.offsets
-    for index, (speaker, start) in enumerate(zip(merged.speakers, merged.starts, strict=True)):
-        if index:
-            text += b"\n\n"
-        if start != UNKNOWN:
-            minutes, seconds = divmod(start // 1000, 60)
-            text += b"[%02d:%02d:%02d] " % (minutes // 60, minutes % 60, seconds)
-        text += names[speaker]
-        text += blob[offsets[index] : offsets[index + 1]]
-    blob.release()
-    return text.decode()
+    text = ""
+    for piece in _pieces(merged):
+        text += piece  # grows where it is: decoding or joining the whole at once would double the memory
+    return text
+
+
+def _pieces(turns: Turns) -> Iterator[str]:
+    """The text of `render` in pieces of about a megabyte."""
+    names = [f"{name}: ".encode() if name else b"" for name in turns.names]
+    piece = bytearray()
+    offsets = turns.offsets
+    with memoryview(turns.blob) as blob:
+        for index, (speaker, start) in enumerate(zip(turns.speakers, turns.starts, strict=True)):
+            if index:
+                piece += b"\n\n"
+            if start != UNKNOWN:
+                minutes, seconds = divmod(start // 1000, 60)
+                piece += b"[%02d:%02d:%02d] " % (minutes // 60, minutes % 60, seconds)
+            piece += names[speaker]
+            piece += blob[offsets[index] : offsets[index + 1]]
+            if len(piece) > _PIECE:
+                yield piece.decode()
+                piece.clear()
+    yield piece.decode()
