@@ -18,7 +18,7 @@ from psycopg.rows import scalar_row, tuple_row
 from import_pipeline.connections import without_limit
 from import_pipeline.errors import MigrationError
 from import_pipeline.sql import query
-from import_pipeline.tenancy import is_path_open
+from import_pipeline.tenancy import shut_path
 
 Connection = psycopg.Connection[Any]
 
@@ -194,8 +194,7 @@ def _move_references(conn: Connection, values: dict[str, list[UUID]]) -> dict[st
 
 def _has_recordings(conn: Connection) -> bool:
     """Return whether the table exists, and make sure that all of it is seen, by nothing that a stranger planted."""
-    if is_path_open(conn):
-        conn.execute("set local search_path = ''")
+    shut_path(conn)
     with conn.cursor(row_factory=scalar_row) as cursor:
         if cursor.execute("select to_regclass('public.recordings')").fetchone() is None:
             return False

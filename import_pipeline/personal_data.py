@@ -19,7 +19,7 @@ from psycopg.rows import scalar_row, tuple_row
 from import_pipeline.errors import ErasureError, UnknownUserError
 from import_pipeline.leases import is_process_gone
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import acting_as, shut_path
 
 _Connection = psycopg.Connection[Any]
 _ROWS_AT_ONCE = 20  # a transcript may have tens of megabytes
@@ -139,6 +139,7 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
         with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
             cursor.execute("set local statement_timeout = 0")
             cursor.execute("set local lock_timeout = '10s'")
+            shut_path(conn)
             _require_sight(conn)
             # From here on no run can take one of these accounts, and what `insert` has in hand is waited for.
             accounts = cursor.execute(query("lock_accounts_of_user"), values).fetchall()

@@ -65,3 +65,12 @@ def is_path_open(conn: psycopg.Connection[Any]) -> bool:
         with conn.cursor(row_factory=scalar_row) as cursor:
             _path_is_open[conn] = bool(cursor.execute(query("is_path_open")).fetchone())
     return _path_is_open[conn]
+
+
+def shut_path(conn: psycopg.Connection[Any]) -> None:
+    """For the rest of the transaction, let names mean nothing that a stranger may have planted.
+
+    For statements with rights that nobody else has: of the owner of the tables, outside `acting_as`.
+    """
+    if is_path_open(conn):
+        conn.execute("set local search_path = ''")

@@ -22,6 +22,7 @@ from tenants import User
 from import_pipeline import ConnectorRecord, check_duplicate, run_pipeline
 from import_pipeline.audit import find_findings
 from import_pipeline.duplicates import find_duplicates
+from import_pipeline.personal_data import erase_rows
 from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_as
 
@@ -659,6 +660,8 @@ def test_operators_that_somebody_planted_in_public_are_not_used(
         assert "public" not in one(conn, "show search_path")
     conn.commit()
     assert find_duplicates(conn) == []
+    with conn.transaction():
+        assert erase_rows(conn, cast.ana.id, with_user=True).rows["recordings"]
     assert planter.execute("select who from public.loot").fetchall() == []
     assert "creatable-schemas" in {finding.rule for finding in find_findings(conn)}
 
