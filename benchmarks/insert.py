@@ -30,7 +30,7 @@ from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, 
 from import_pipeline.accounts import ensure_account
 from import_pipeline.database import connection_settings
 from import_pipeline.embedded import open_server
-from import_pipeline.records import Account, Batch, ListedItem, Ready, Stream
+from import_pipeline.records import Account, ListedItem, Ready
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
 
@@ -99,14 +99,11 @@ class Library:
 def insert_ours(library: Library, records: Sequence[ConnectorRecord]) -> None:
     """Do what the stages do in the database, batch by batch."""
     with library.connect() as conn:
-        for number, batch in enumerate(cut(records, 250)):
+        for batch in cut(records, 250):
             items = [ListedItem(record.external_id, record.title) for record in batch]
             of = {item.external_id: record for item, record in zip(items, batch, strict=True)}
             _, remaining = leave_out_known(conn, library.account, items, always_attempt=False)
-            stream = Stream(
-                Batch(library.account, number), (Ready(new.item, of[new.item.external_id]) for new in remaining)
-            )
-            for chunk in cut_chunks(stream.items):
+            for chunk in cut_chunks(Ready(new.item, of[new.item.external_id]) for new in remaining):
                 write_outcomes(conn, library.account, "run", chunk)
 
 

@@ -37,7 +37,6 @@ def dev(command_line: CommandLine) -> Iterator[Dev]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
     dev: Dev, command_line: CommandLine, tmp_path: Path
 ) -> None:
@@ -80,7 +79,6 @@ def test_a_taken_port_is_named_before_anything_starts(command_line: CommandLine)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_run_that_ctrl_c_interrupts_goes_on_as_the_same_run_when_the_ui_is_opened_again(tmp_path: Path) -> None:
     with FathomServer(calls=40, latency=5.0) as fathom, running_dev(connected(tmp_path, fathom)) as dev:
         run_id = dev.launch("import_fathom")
@@ -96,7 +94,6 @@ def test_a_run_that_ctrl_c_interrupts_goes_on_as_the_same_run_when_the_ui_is_ope
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_second_ui_of_the_same_home_is_refused(dev: Dev, command_line: CommandLine) -> None:
     outcome = command_line.run("dev", "--port", str(free_port()))
     assert outcome.code == 2
@@ -104,7 +101,6 @@ def test_a_second_ui_of_the_same_home_is_refused(dev: Dev, command_line: Command
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_when_the_command_is_killed_dagster_ends_too(dev: Dev) -> None:
     family = psutil.Process(dev.process.pid).children(recursive=True)
     assert family

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from commands import REPOSITORY, write_calls
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def run(*command: str | Path, cwd: Path, **settings: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "VIRTUAL_ENV"))}
     done = subprocess.run(
-        command, cwd=cwd, env={**environment, **settings}, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=cwd, env={**environment, **settings}, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

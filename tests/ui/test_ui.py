@@ -15,7 +15,7 @@ from dev import Dev, wait_until
 from fakes import FathomServer
 from playwright.sync_api import Browser, Locator, Page, expect
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.long
 
 MONTHS = ["2026-08-01", "2026-09-01", "2026-10-01"]
 STAGES = ("connect", "fetch", "dedup", "transform", "insert", "report")
