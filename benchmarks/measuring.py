@@ -41,7 +41,7 @@ class Claim:
 
     Attributes:
         text: What is compared with what.
-        ratio: As measured.
+        ratio: As measured; for what must not happen at all, how often it did.
         target: What it must reach.
         at_least: Whether the target is a lower bound; else an upper one.
         seconds: Median of each side, for the curious.

@@ -71,15 +71,16 @@ def drop_database(server_url: str, database_url: str) -> None:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder(*, in_memory: bool = True) -> Iterator[Path]:
     """Yield an empty folder for a server's data, removed afterwards.
 
-    In memory where there is room: ext4 searches long for inodes that were not deleted within the last seconds, which
-    made each copy of a template cost 300 ms after the first few had been dropped. Not pytest's own folder: as root it
-    is closed to the account that the server runs as, and a socket's path has 107 bytes at most.
+    In memory where there is room, unless gigabytes will be in it: ext4 searches long for inodes that were not deleted
+    within the last seconds, which made each copy of a template cost 300 ms after the first few had been dropped. Not
+    pytest's own folder: as root it is closed to the account that the server runs as, and a socket's path has 107 bytes
+    at most.
     """
     memory = Path("/dev/shm")  # noqa: S108 - asked for by name, on purpose
-    parent = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None
+    parent = memory if in_memory and memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None
     folder = Path(tempfile.mkdtemp(prefix="import-pipeline-test-", dir=parent))
     try:
         yield folder

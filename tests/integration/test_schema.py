@@ -13,6 +13,8 @@ import tenants
 from psycopg import errors
 from tenants import User
 
+from import_pipeline.sql import query
+
 Connection = psycopg.Connection[Any]
 
 
@@ -100,30 +102,32 @@ def test_the_import_key_can_be_named_as_the_target_of_a_conflict(conn: Connectio
 
 
 @pytest.mark.parametrize("with_statistics", [False, True])
+@pytest.mark.parametrize("question", ["find_recordings", "find_items"])
 def test_looking_up_known_calls_uses_the_import_key_even_without_statistics(
-    conn: Connection, ana: User, with_statistics: bool
+    conn: Connection, ana: User, with_statistics: bool, question: str
 ) -> None:
     """Any other select policy than `true` made this a sequential scan, because `->>` is not leakproof."""
-    conn.execute("alter table public.recordings set (autovacuum_enabled = false)")
+    for table in ("recordings", "import_items"):
+        conn.execute(f"alter table public.{table} set (autovacuum_enabled = false)")
     conn.execute(
-        "insert into public.recordings (bank_id, owner_user_id, title, full_transcript, source_app, source_metadata)"
+        "with added as ("
+        " insert into public.recordings (bank_id, owner_user_id, title, full_transcript, source_app, source_metadata)"
         " select %s, %s, 'Call', repeat('Hello. ', 100), 'zoom', jsonb_build_object('external_id', 'call-' || n)"
-        " from generate_series(1, 20000) as n",
+        " from generate_series(1, 20000) as n returning id, owner_user_id, source_app, source_metadata"
+        ") insert into public.import_items (user_id, source_app, external_id, status, recording_id)"
+        " select owner_user_id, source_app, source_metadata ->> 'external_id', 'imported', id from added",
         [ana.bank_id, ana.id],
     )
     if with_statistics:
-        conn.execute("analyze public.recordings")
+        conn.execute("analyze public.recordings, public.import_items")
     wanted = [f"call-{n}" for n in range(19900, 20100)]
-    query = (
-        "select source_metadata ->> 'external_id', id from public.recordings"
-        " where owner_user_id = %s and source_app = 'zoom' and (source_metadata ->> 'external_id') = any(%s)"
-    )
+    parameters = {"user_id": ana.id, "source_app": "zoom", "external_ids": wanted}
     with tenants.as_user(conn, ana.id, "import_worker"):
-        plan = "\n".join(line for [line] in conn.execute("explain " + query, [ana.id, wanted]))
-        found = conn.execute(query, [ana.id, wanted]).fetchall()
-    assert "recordings_import_key" in plan
+        plan = "\n".join(line for [line] in conn.execute("explain " + query(question), parameters))
+        found = conn.execute(query(question), parameters).fetchall()
+    assert {"find_recordings": "recordings_import_key", "find_items": "import_items_pkey"}[question] in plan
     assert "Seq Scan" not in plan
-    assert {external_id for external_id, _ in found} == {f"call-{n}" for n in range(19900, 20001)}
+    assert {external_id for external_id, *_ in found} == {f"call-{n}" for n in range(19900, 20001)}
 
 
 # -- The ledger -------------------------------------------------------------------------------------------------------
