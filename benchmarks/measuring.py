@@ -86,12 +86,12 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def parse_arguments(doc: str | None, **numbers: int) -> argparse.Namespace:
-    """Read the command line: `--json`, and a number for each name."""
+def parse_arguments(doc: str | None, **defaults: int | str) -> argparse.Namespace:
+    """Read the command line: `--json`, and a number or a word for each name."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    for name, number in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=number, help=f"by default {number}")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"by default {default}")
     return parser.parse_args()
 
 

@@ -404,6 +404,7 @@ class HttpClient:
                     raise HttpError(f"{self.title} redirects {what} to another host.", error_class="permanent")
                 is_signed = False
                 self._take_secrets_from(request)
+                budgets = ()  # the provider has answered: it counts no download from where it keeps its files
             elif is_signed:
                 self._sign(request)  # the new address lacks what was in the query
         raise HttpError(f"{self.title} redirects {what} again and again.", error_class="permanent")
@@ -454,7 +455,7 @@ class HttpClient:
     def _wait_for_leave(self, budgets: Sequence[str]) -> Permit | None:
         """Wait until a request may be sent. What one thread was just told holds for the others before it is stored."""
         while True:
-            permit = self._budget.take(budgets) if self._budget else None
+            permit = self._budget.take(budgets) if self._budget and budgets else None
             left = max((self._silent_until.get(name, 0.0) for name in budgets), default=0.0) - time.monotonic()
             if left <= 0 or self._budget is None:
                 return permit

@@ -1,8 +1,9 @@
 """How much may still be asked of a provider: one budget per account and limit, shared by all processes.
 
 A budget is a row in `import_pipeline.rate_budgets`, a log of what was asked within the last span. A request counts from
-when it is sent until one span after its answer, since the provider counted it somewhere in between: so no span ever
-holds more than the limit, whether the provider's windows slide or not. Time is the database's.
+when it is sent until one span after its answer, less what every answer takes, since the provider counted it somewhere
+in between: so no span ever holds more than the limit, whether the provider's windows slide or not. Time is the
+database's.
 
 Why not a library: those that share a budget through PostgreSQL create tables of their own, one row per request, which
 the importer's role may not do; none knows of requests on their way or of the silence a provider demands.
@@ -40,6 +41,7 @@ _UNLIMITED = 2_000_000_000
 _GRAINS = 100
 _MINUTE = timedelta(minutes=1)
 _SHORTEST = timedelta(milliseconds=10)
+_ANSWERS_UNTIL_LEARNT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Permit:
     names: tuple[str, ...]
     taken_at: float
     asked_at: float
+    sent_at: float
     has_room: bool
     """Whether by our own count the provider has room for more."""
 
@@ -87,6 +90,8 @@ class RateBudget:
         self._connect = connect
         self._lane = lane
         self._sleep = sleep
+        self._answers = 0
+        self._quickest = math.inf
 
     def take(self, names: Sequence[str]) -> Permit:
         """Wait until one more request fits into all these budgets, and count it.
@@ -107,7 +112,8 @@ class RateBudget:
             wait_seconds, is_blocked, taken_at, used = self._ask(query("take_rate_budgets"), parameters)
             if wait_seconds <= 0:
                 has_room = all(n + 1 < 0.9 * limit.requests for n, limit in zip(used, limits, strict=True))
-                return Permit(tuple(limit.name for limit in limits), taken_at, asked_at, has_room)
+                names = tuple(limit.name for limit in limits)
+                return Permit(names, taken_at, asked_at, time.monotonic(), has_room)
             if wait_seconds > LONGEST_WAIT_SECONDS:
                 until = datetime.fromtimestamp(taken_at + wait_seconds, UTC)
                 why = "The provider asked for silence" if is_blocked else "The provider's limit is used up"
@@ -117,8 +123,10 @@ class RateBudget:
     def settle(self, permit: Permit) -> None:
         """Note that a request was answered."""
         limits = [self._limits[name] for name in permit.names]
+        now = time.monotonic()
+        sooner = self._learn(now - permit.sent_at)
         # Never too early, since the permit was dated after it had been asked for.
-        answered_at = permit.taken_at + time.monotonic() - permit.asked_at
+        answered_at = permit.taken_at + now - permit.asked_at - sooner
         grains = [limit.per.total_seconds() / _GRAINS for limit in limits]
         if all(math.ceil(answered_at / grain) == math.ceil(permit.taken_at / grain) for grain in grains):
             return  # it is counted in this grain already
@@ -129,8 +137,20 @@ class RateBudget:
                 "names": list(permit.names),
                 "seconds": [limit.per.total_seconds() for limit in limits],
                 "taken_at": permit.taken_at,
+                "sooner": sooner,
             },
         )
+
+    def _learn(self, seconds: float) -> float:
+        """Note how long an answer took, and return how much earlier than at its end a request may count.
+
+        No answer takes less than the quickest: what of that time lies before the moment at which the provider counts,
+        the next request will need as well, and what lies behind it has passed since this one was counted. The first
+        ones say nothing, since a connection is opened for each of them.
+        """
+        self._answers += 1
+        self._quickest = min(self._quickest, seconds)
+        return self._quickest if self._answers > _ANSWERS_UNTIL_LEARNT else 0.0
 
     def block(self, seconds: float, names: Sequence[str]) -> None:
         """Note that the provider asked for silence; no process draws on these budgets before."""

@@ -66,7 +66,7 @@ FUNCTIONS: dict[str, set[str]] = {
     "import_pipeline.may_enter(uuid,uuid)": IMPORTER,
     "import_pipeline.name_users(uuid[])": IMPORTER,
     "import_pipeline.overdue_items(text,timestamp with time zone,integer)": IMPORTER,
-    "import_pipeline.settle_rate_budgets(uuid,text[],double precision[],double precision)": IMPORTER,
+    "import_pipeline.settle_rate_budgets(uuid,text[],double precision[],double precision,double precision)": IMPORTER,
     "import_pipeline.silent_sync_jobs(integer)": IMPORTER,
     "import_pipeline.take_rate_budgets(uuid,text[],integer[],double precision[],text)": IMPORTER,
 }

@@ -11,10 +11,14 @@ from commands import REPOSITORY
 
 BENCHMARKS = {
     "dedup": "--largest 2000 --rounds 1 --batches 1",
+    "provider": "--rounds 1 --seconds 1 --source zoom",
 }
+MINUTES = {"provider"}
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in MINUTES else []) for name in BENCHMARKS]
+)
 def test_a_benchmark_prints_its_claims_with_their_targets(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--json", *BENCHMARKS[name].split()],

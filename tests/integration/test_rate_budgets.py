@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from fakes.server import Request, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from import_pipeline import rate_budgets
 from import_pipeline.accounts import ensure_account
 from import_pipeline.deadlines import Patience
 from import_pipeline.errors import RateLimitedError, ReconnectError, StoppedError
@@ -281,6 +283,27 @@ def test_a_request_counts_from_its_answer(conn: Connection, connect: Connect, ac
     assert rows(conn) == {"requests": 1}
     assert answered_at is not None
     assert budget.take(["requests"]).taken_at >= answered_at[0] + 0.4
+
+
+def test_what_every_answer_takes_at_least_does_not_count(
+    conn: Connection, connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 ms that an answer takes, 200 ms are the way there and back of every request, the next one included."""
+    monkeypatch.setattr(rate_budgets, "_ANSWERS_UNTIL_LEARNT", 1)
+    limit = RateLimit("requests", 5, timedelta(seconds=1))
+    budget = RateBudget(account_id, [limit], connect)
+    for seconds in (0.2, 0.3):
+        permit = budget.take(["requests"])
+        time.sleep(seconds)
+        budget.settle(permit)
+    counted = conn.execute(
+        "select max(at), extract(epoch from clock_timestamp())::float8"
+        " from import_pipeline.rate_budgets, unnest(counted_at) as at"
+    ).fetchone()
+    assert counted is not None
+    last, now = counted
+    assert permit.taken_at <= last <= now - 0.2 + 0.01  # grains are a hundredth of the span
+    assert rows(conn) == {"requests": 2}
 
 
 def test_a_quick_answer_costs_no_further_statement(connect: Connect, account_id: UUID) -> None:
@@ -564,14 +587,30 @@ def test_nine_tenths_of_a_limit_are_used_and_nothing_is_refused(
     assert use >= 0.9
 
 
-def test_limits_are_kept_when_the_server_answers_late(database_url: str, account_id: UUID, connect: Connect) -> None:
+@pytest.mark.parametrize("counted", ["at once", "in between", "in the end"])
+def test_limits_are_kept_when_the_server_answers_late(
+    database_url: str, account_id: UUID, connect: Connect, counted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever in the time of its answer, which differs, the server counts a request."""
+    monkeypatch.setattr(rate_budgets, "_ANSWERS_UNTIL_LEARNT", 8)
+    chance = random.Random(counted)  # noqa: S311 - the same delays each time
+    share = {"at once": 0.0, "in between": 0.5, "in the end": 1.0}[counted]
     limit = RateLimit("requests", 5, timedelta(seconds=0.3))
-    with Counting(latency=0.05) as site:
+
+    class Late(Counting):
+        def answer(self, request: Request, *rest: Any) -> Response:
+            seconds = 0.05 + 0.1 * chance.random()
+            time.sleep(seconds * share)
+            response = super().answer(request, *rest)
+            time.sleep(seconds * (1 - share))
+            return response
+
+    with Late() as site:
         site.limiter = Limiter("5/0.3s")
         with HttpClient("Demo", site.url, None, RateBudget(account_id, [limit], connect)) as client:
-            running = [threading.Thread(target=lambda: [client.get_json("/") for _ in range(3)]) for _ in range(4)]
+            running = [threading.Thread(target=lambda: [client.get_json("/") for _ in range(8)]) for _ in range(4)]
             for each in running:
                 each.start()
             for each in running:
                 each.join()
-        assert (len(site.admitted), site.refused) == (12, 0)
+        assert (len(site.admitted), site.refused) == (32, 0)

@@ -95,7 +95,7 @@ class Ledger:
 
     def take(self, names: Sequence[str]) -> Permit:
         self.taken.append(names)
-        return Permit(tuple(names), 0.0, 0.0, self.has_room)
+        return Permit(tuple(names), 0.0, 0.0, 0.0, self.has_room)
 
     def settle(self, permit: Permit) -> None:
         self.settled += 1
@@ -608,6 +608,17 @@ def test_a_redirect_within_the_host_carries_the_credential(site: Site, key: Key)
         client.get_json("/old")
     assert site.requests[1].path == "/new"
     assert KEY in (site.requests[1].headers.get("x-api-key"), site.requests[1].query.get("key", [""])[0])
+
+
+def test_only_requests_to_the_source_itself_draw_on_its_budget(site: Site, other: Site) -> None:
+    """Where it keeps its files, it counts no requests; its own host may count each."""
+    site.answers["/old"] = [Response(307, headers={"Location": "/file"})]
+    site.answers["/file"] = [Response(302, headers={"Location": f"{other.url}/kept"})]
+    budget = Ledger()
+    with HttpClient("Demo", site.url, budget=budget) as client:
+        client.get_json("/old")
+    assert (len(site.requests), len(other.requests)) == (2, 1)
+    assert (budget.taken, budget.settled) == ([("requests",)] * 2, 2)
 
 
 def test_no_redirect_takes_a_body_to_another_host(site: Site, other: Site) -> None:
