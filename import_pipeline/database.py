@@ -74,14 +74,14 @@ class Database(AbstractContextManager["Database"]):
             readable = conn.execute(_HISTORY_READABLE).fetchone()
             if not self.is_embedded and readable is not None and not readable[0]:
                 return
-            status = migrations.check(conn)
-            if not status.pending:
+            pending = migrations.find_pending(conn)
+            if not pending:
                 return
             if self.is_embedded:
                 migrations.apply(conn)
                 return
         raise PendingMigrationsError(
-            f"The database lacks {len(status.pending)} migrations of this version; run `import-pipeline migrate`."
+            f"The database lacks {len(pending)} migrations of this version; run `import-pipeline migrate`."
         )
 
     def close(self) -> None:

@@ -121,9 +121,21 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _translated(), conn.transaction(force_rollback=True):
-        conn.execute("set local search_path = ''")  # nothing that somebody planted is asked; undone at the end
+    with _reading(conn):
         return _status(conn, _read_history(conn), load() if migrations is None else migrations)
+
+
+def find_pending(conn: Connection) -> list[Migration]:
+    """Return what a database lacks; whether somebody changed it by hand is not looked at, which takes much longer.
+
+    Args:
+        conn: As for `check`.
+
+    Raises:
+        MigrationError: The history cannot be read with this connection.
+    """
+    with _reading(conn):
+        return _compare_history(conn, _read_history(conn), load()).pending
 
 
 def apply(
@@ -212,6 +224,13 @@ def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_
         return migration
 
 
+@contextmanager
+def _reading(conn: Connection) -> Iterator[None]:
+    with _translated(), conn.transaction(force_rollback=True):
+        conn.execute("set local search_path = ''")  # nothing that somebody planted is asked; undone at the end
+        yield
+
+
 # -- History ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +267,17 @@ def _read_supabase_history(conn: Connection, versions: list[str]) -> dict[str, s
 def _status(
     conn: Connection, history: Mapping[str, AppliedMigration], migrations: Sequence[Migration]
 ) -> MigrationStatus:
-    by_cli = _read_supabase_history(conn, [migration.version for migration in migrations])
+    status = _compare_history(conn, history, migrations)
+    if history:
+        status.drifted.extend(_compare(_recorded_objects(conn), _describe(conn)))
+    return status
+
+
+def _compare_history(
+    conn: Connection, history: Mapping[str, AppliedMigration], migrations: Sequence[Migration]
+) -> MigrationStatus:
+    missing = [migration.version for migration in migrations if migration.version not in history]
+    by_cli = _read_supabase_history(conn, missing) if missing else {}
     applied = list(history.values())
     pending: list[Migration] = []
     drifted: list[Drift] = []
@@ -274,8 +303,6 @@ def _status(
         for row in history.values()
         if row.version not in known
     ]
-    if history:
-        drifted += _compare(_recorded_objects(conn), _describe(conn))
     applied.sort(key=lambda row: row.version)
     return MigrationStatus(applied, pending, drifted)
 

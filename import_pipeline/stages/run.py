@@ -42,19 +42,19 @@ PARTITION_TAG = "dagster/partition"
 """Only runs of history have it: its value is the month."""
 
 
-def root_run_id(context: dg.OpExecutionContext | dg.HookContext) -> str:
+def root_run_id(context: dg.OpExecutionContext) -> str:
     """Return the id of the run that a chain of re-executions began with: the ledger and the lease know only that."""
-    run = context.run if isinstance(context, dg.OpExecutionContext) else context.instance.get_run_by_id(context.run_id)
-    return (run.root_run_id if run else None) or context.run_id
+    return context.run.root_run_id or context.run_id
 
 
-def lineage(context: dg.OpExecutionContext | dg.HookContext) -> Iterator[str]:
+def lineage(context: dg.OpExecutionContext) -> Iterator[str]:
     """Yield the id of this run, of the run it re-executes, and so on back to the first."""
-    run_id: str | None = context.run_id
-    while run_id is not None:
-        yield run_id
-        run = context.instance.get_run_by_id(run_id)
-        run_id = run.parent_run_id if run else None
+    yield context.run_id
+    parent_id = context.run.parent_run_id
+    while parent_id is not None:
+        yield parent_id
+        parent = context.instance.get_run_by_id(parent_id)
+        parent_id = parent.parent_run_id if parent else None
 
 
 def runs_of(instance: dg.DagsterInstance, run_id: str) -> list[dg.DagsterRun]:

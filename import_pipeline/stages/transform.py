@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,16 @@ def transform(
 ) -> Any:
     """Return the outcomes of the batch; they come into being while the I/O manager writes them."""
     account = batch.batch.account
-    with postgres.connection() as conn:
-        now = database_time(conn)
 
     def outcomes() -> Iterator[Outcome]:
-        # Opened with the first item, and closed with the last: they are consumed after this op has returned.
-        with open_http(context, postgres, connector, account) as http:
-            yield from transform_items(connector, account, batch.items, http, now)
+        # Opened with the first item, of which there is none where nothing is new, and closed with the last: they are
+        # consumed after this op has returned.
+        items = iter(batch.items)
+        for first in items:
+            with postgres.connection() as conn:
+                now = database_time(conn)
+            with open_http(context, postgres, connector, account) as http:
+                yield from transform_items(connector, account, chain([first], items), http, now)
 
     return Stream(batch.batch, hold(context, postgres, account, outcomes()))
 
