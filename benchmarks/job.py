@@ -1,20 +1,25 @@
-"""What an import costs beside Dagster itself, where nothing is new: against jobs of as many ops that do nothing.
+"""How soon work begins: an import without news against jobs that do nothing, and a command against loading Dagster.
 
     uv run python -m benchmarks.job [--json] [--rounds 9] [--calls 10]
 
-All sides run in this process, on one instance of Dagster whose runs and events are in the embedded server, as those of
-the command line are. The empty jobs do nothing at all: neither database, nor provider, nor files. Ours is all that
-`sync fathom` does once it has loaded: it finds the account, takes its lease, decrypts and checks its credential, asks
-a fake Fathom over HTTP for what it lists, stages it in files, finds each call in the ledger, closes the account and
-tells its progress meanwhile. One batch has all the calls; the second empty job has the same shape, its dynamic batch
-and its report, with Dagster's own hand-over in memory.
+**The job.** All sides run in this process, on one instance of Dagster whose runs and events are in the embedded
+server, as those of the command line are. The empty ops do nothing at all: no database, no provider, no files; what
+they hand over stays in memory. Ours is all that `sync fathom` does once it has loaded: it finds the account, takes its
+lease, decrypts and checks its credential, asks a fake Fathom over HTTP for what it lists (ten calls are one page),
+stages that in files, finds each call in the ledger, closes the account, records the asset, and tells its progress
+meanwhile. The second empty job has the same shape as ours, with its dynamic batch and its report.
+
+**The command.** `import-pipeline counts` and `python -c "import dagster"`, each a process of its own. `counts` answers
+from the server of `DATABASE_URL`; from the embedded server while another process uses it; and from one that it has to
+start and stop itself. The data of all three is there already, and all files are in the system's cache.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +40,12 @@ from import_pipeline.accounts import create_user
 from import_pipeline.cli.execution import Execution, find_run, open_instance
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.database import open_database
+from import_pipeline.embedded import EmbeddedServer, open_server
 
 USER = "ana@example.com"
 ONE_HOUR_IN_MONTHS = 1 / 24 / 30.44
+SYNC, IN_A_ROW, SAME_SHAPE = "sync without news", "five empty ops in a row", "empty ops of the same shape"
+DAGSTER = "import dagster"
 
 
 @dg.op
@@ -92,38 +100,82 @@ def run_ours(execution: Execution, user_id: UUID) -> str:
     return ended.run_id
 
 
-def measure(folder: Path, calls: int, rounds: int) -> list[Claim]:
-    """Compare a sync of one account that lists so many calls, all of them imported before, with empty jobs."""
-    with FathomServer(calls=make_calls(calls, months=ONE_HOUR_IN_MONTHS, until=datetime.now(UTC))) as fathom:
+def measure_job(home: Path, calls: int, rounds: int) -> list[Claim]:
+    """Compare an import of one account that lists so many calls, all of them imported before, with empty jobs."""
+    with FathomServer(calls=make_calls(calls, months=ONE_HOUR_IN_MONTHS)) as fathom:
         settings = fathom.environment | {
-            "IMPORT_PIPELINE_HOME": str(folder / "home"),
+            "IMPORT_PIPELINE_HOME": str(home),
             "IMPORT_PIPELINE_USER": USER,
             "IMPORT_PIPELINE_FATHOM_API_KEY": API_KEY,
             "IMPORT_PIPELINE_FATHOM_RATE_LIMITS": "none",
         }
         os.environ.update(settings)
-        with open_database() as database, database.connect() as conn:
+        with open_database() as database, database.connect() as conn, open_instance(database) as instance:
             user_id = create_user(conn, USER)
-            connected = CommandLine(folder / "home", settings).run("connect", "fathom")
+            connected = CommandLine(home, settings).run("connect", "fathom")
             assert connected.code == 0, connected.stderr
-            with open_instance(database) as instance:
-                execution = Execution(database, get_connector("fathom"), instance)
-                first = find_run(conn, user_id, run_ours(execution, user_id))
-                assert first and first["counts"]["inserted"] == calls, first
-                seconds = take_turns(
-                    [
-                        Side("sync without news", partial(run_ours, execution, user_id)),
-                        Side("five empty ops in a row", partial(run_empty, five_in_a_row, instance)),
-                        Side("empty ops of the same shape", partial(run_empty, same_shape, instance)),
-                    ],
-                    rounds,
-                )
-                last = find_run(conn, user_id, run_ours(execution, user_id))
-                assert last and last["counts"]["skipped"] == calls, last
+            execution = Execution(database, get_connector("fathom"), instance)
+
+            def require(kind: str) -> None:
+                run = find_run(conn, user_id, run_ours(execution, user_id)) or {}
+                assert run["counts"][kind] == calls, run
+
+            require("inserted")
+            seconds = take_turns(
+                [
+                    Side(SYNC, partial(run_ours, execution, user_id)),
+                    Side(IN_A_ROW, partial(run_empty, five_in_a_row, instance)),
+                    Side(SAME_SHAPE, partial(run_empty, same_shape, instance)),
+                ],
+                rounds,
+            )
+            require("skipped")
     return [
-        Claim(f"sync without news / {name}", seconds["sync without news"] / taken, 1.5, at_least=False, seconds=seconds)
-        for name, taken in seconds.items()
-        if name != "sync without news"
+        Claim(f"{SYNC} / {name}", seconds[SYNC] / seconds[name], 1.5, at_least=False, seconds=seconds)
+        for name in (IN_A_ROW, SAME_SHAPE)
+    ]
+
+
+@dataclass
+class Guest:
+    """Another process's use of an embedded server: as long as it lasts, the server runs."""
+
+    home: Path
+    server: EmbeddedServer | None = None
+
+    def come(self) -> None:
+        """Have the server run."""
+        self.server = self.server or open_server(self.home)
+
+    def go(self) -> None:
+        """Have it stopped, if nobody else uses it."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+
+def measure_command(home: Path, owners_home: Path, rounds: int) -> list[Claim]:
+    """Compare `counts` with loading Dagster; the server of the second home stands for one of the owner's."""
+    guest = Guest(home)
+    alone = CommandLine(home, {"DATABASE_URL": "", "IMPORT_PIPELINE_USER": USER})
+    with open_server(owners_home) as owners:
+        settled = CommandLine(home, {"DATABASE_URL": owners.url(), "IMPORT_PIPELINE_USER": USER})
+
+        def count(command_line: CommandLine) -> None:
+            outcome = command_line.run("counts")
+            assert outcome.code == 0, outcome.stderr
+
+        sides = {
+            "counts on a running server": (Side("running", partial(count, settled), guest.go), 0.5),
+            "counts on the embedded server in use": (Side("embedded, in use", partial(count, alone), guest.come), 1),
+            "counts on the embedded server, started for it": (Side("embedded", partial(count, alone), guest.go), 1),
+        }
+        dagster = Side(DAGSTER, partial(subprocess.run, [sys.executable, "-c", DAGSTER], check=True), guest.go)
+        seconds = take_turns([dagster, *(side for side, _ in sides.values())], rounds)
+    guest.go()
+    return [
+        Claim(f"{text} / {DAGSTER}", seconds[side.name] / seconds[DAGSTER], target, at_least=False, seconds=seconds)
+        for text, (side, target) in sides.items()
     ]
 
 
@@ -131,7 +183,12 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments(__doc__, rounds=9, calls=10)
     with servers.scratch_folder() as folder:
-        report(measure(folder, arguments.calls, arguments.rounds), as_json=arguments.json)
+        claims = measure_job(folder / "home", arguments.calls, arguments.rounds)
+        os.environ["IMPORT_PIPELINE_HOME"] = str(folder / "owner's home")
+        with open_database() as database, database.connect() as conn:  # migrates it
+            create_user(conn, USER)
+        claims += measure_command(folder / "home", folder / "owner's home", arguments.rounds)
+    report(claims, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from import_pipeline.errors import (
     ReconnectError,
     SourceUnavailableError,
 )
-from import_pipeline.oauth import request_token
 from import_pipeline.rate_budgets import Connect
 from import_pipeline.records import JsonObject
 from import_pipeline.settings import source_url
@@ -349,6 +348,8 @@ class StoredCredential:
         declared = self._declared[secrets.kind]
         if isinstance(declared, ApiKey):
             raise TypeError("A key cannot be renewed.")
+        from import_pipeline.oauth import request_token  # loads oauthlib, for which only tokens are a reason
+
         token_url = source_url(self._source_app, declared.token_url, "TOKEN_URL")
         return request_token(self._title, declared, secrets.fields, token_url=token_url)
 

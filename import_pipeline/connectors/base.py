@@ -182,6 +182,8 @@ def discover_connectors() -> Mapping[str, Connector]:
     package = importlib.import_module(__package__)
     classes: list[type[Connector]] = []
     for module_info in pkgutil.iter_modules(package.__path__):
+        if module_info.name.startswith("_"):  # a part of a connector, which loads it when it is needed
+            continue
         module = importlib.import_module(f"{package.__name__}.{module_info.name}")
         classes += [
             value
