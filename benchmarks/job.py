@@ -10,8 +10,8 @@ stages that in files, finds each call in the ledger, closes the account, records
 meanwhile. The second empty job has the same shape as ours, with its dynamic batch and its report.
 
 **The command.** `import-pipeline counts` and `python -c "import dagster"`, each a process of its own. `counts` answers
-from the server of `DATABASE_URL`; from the embedded server while another process uses it; and from one that it has to
-start and stop itself. The data of all three is there already, and all files are in the system's cache.
+from a running server, named by `DATABASE_URL`; from the embedded one while another process uses it; and from the
+embedded one that it has to start and stop itself. The library is there already, and all files are in the cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from import_pipeline.accounts import create_user
 from import_pipeline.cli.execution import Execution, find_run, open_instance
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.database import open_database
-from import_pipeline.embedded import EmbeddedServer, open_server
+from import_pipeline.embedded import open_server
 
 USER = "ana@example.com"
 ONE_HOUR_IN_MONTHS = 1 / 24 / 30.44
@@ -136,46 +136,36 @@ def measure_job(home: Path, calls: int, rounds: int) -> list[Claim]:
     ]
 
 
-@dataclass
-class Guest:
-    """Another process's use of an embedded server: as long as it lasts, the server runs."""
+def measure_command(home: Path, rounds: int) -> list[Claim]:
+    """Compare `counts` on the library of a home with loading Dagster."""
+    guests = ExitStack()  # other processes, as it were; while one of them uses the embedded server it runs on
 
-    home: Path
-    server: EmbeddedServer | None = None
+    def receive_guest() -> None:
+        guests.enter_context(open_server(home))
 
-    def come(self) -> None:
-        """Have the server run."""
-        self.server = self.server or open_server(self.home)
+    def count(**settings: str) -> None:
+        outcome = CommandLine(home, {"DATABASE_URL": "", "IMPORT_PIPELINE_USER": USER} | settings).run("counts")
+        assert outcome.code == 0, outcome.stderr
 
-    def go(self) -> None:
-        """Have it stopped, if nobody else uses it."""
-        if self.server is not None:
-            self.server.close()
-            self.server = None
-
-
-def measure_command(home: Path, owners_home: Path, rounds: int) -> list[Claim]:
-    """Compare `counts` with loading Dagster; the server of the second home stands for one of the owner's."""
-    guest = Guest(home)
-    alone = CommandLine(home, {"DATABASE_URL": "", "IMPORT_PIPELINE_USER": USER})
-    with open_server(owners_home) as owners:
-        settled = CommandLine(home, {"DATABASE_URL": owners.url(), "IMPORT_PIPELINE_USER": USER})
-
-        def count(command_line: CommandLine) -> None:
-            outcome = command_line.run("counts")
-            assert outcome.code == 0, outcome.stderr
-
-        sides = {
-            "counts on a running server": (Side("running", partial(count, settled), guest.go), 0.5),
-            "counts on the embedded server in use": (Side("embedded, in use", partial(count, alone), guest.come), 1),
-            "counts on the embedded server, started for it": (Side("embedded", partial(count, alone), guest.go), 1),
-        }
-        dagster = Side(DAGSTER, partial(subprocess.run, [sys.executable, "-c", DAGSTER], check=True), guest.go)
-        seconds = take_turns([dagster, *(side for side, _ in sides.values())], rounds)
-    guest.go()
+    with open_server(home) as server:
+        url = server.url()
+    sides = [
+        Side(DAGSTER, partial(subprocess.run, [sys.executable, "-c", DAGSTER], check=True), guests.close),
+        Side("running", partial(count, DATABASE_URL=url), receive_guest),
+        Side("embedded, in use", count, receive_guest),
+        Side("embedded", count, guests.close),
+    ]
+    with guests:
+        seconds = take_turns(sides, rounds)
     return [
-        Claim(f"{text} / {DAGSTER}", seconds[side.name] / seconds[DAGSTER], target, at_least=False, seconds=seconds)
-        for text, (side, target) in sides.items()
+        Claim(
+            f"counts on {text} / {DAGSTER}", seconds[name] / seconds[DAGSTER], target, at_least=False, seconds=seconds
+        )
+        for name, text, target in (
+            ("running", "a running server", 0.5),
+            ("embedded, in use", "the embedded server in use", 1),
+            ("embedded", "the embedded server, started for it", 1),
+        )
     ]
 
 
@@ -184,10 +174,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, rounds=9, calls=10)
     with servers.scratch_folder() as folder:
         claims = measure_job(folder / "home", arguments.calls, arguments.rounds)
-        os.environ["IMPORT_PIPELINE_HOME"] = str(folder / "owner's home")
-        with open_database() as database, database.connect() as conn:  # migrates it
-            create_user(conn, USER)
-        claims += measure_command(folder / "home", folder / "owner's home", arguments.rounds)
+        claims += measure_command(folder / "home", arguments.rounds)
     report(claims, as_json=arguments.json)
 
 

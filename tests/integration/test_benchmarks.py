@@ -11,9 +11,10 @@ from commands import REPOSITORY
 
 BENCHMARKS = {
     "dedup": "--largest 2000 --rounds 1 --batches 1",
+    "job": "--rounds 1 --calls 2",
     "provider": "--rounds 1 --seconds 1 --source zoom",
 }
-MINUTES = {"provider"}
+MINUTES = {"job", "provider"}
 
 
 @pytest.mark.parametrize(

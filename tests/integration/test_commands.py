@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,35 @@ def test_two_users_of_one_database_have_libraries_of_their_own(
     assert outcome.json["inserted"] == 3
     assert command_line.run("counts", "--user", "ben@example.com", "--json").json == {"file-upload": 3}
     assert conn.execute("select count(distinct owner_user_id), count(*) from public.recordings").fetchone() == (2, 6)
+
+
+READING = """
+import contextlib, io, json, sys
+from import_pipeline import cli
+
+loaded = {}
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["import-pipeline", *command.split()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        cli.main()
+    loaded[command] = [name for name in ("dagster", "pandas", "sqlalchemy", "requests") if name in sys.modules]
+print(json.dumps(loaded))
+"""
+
+
+def test_commands_that_only_read_load_neither_dagster_nor_pandas(command_line: CommandLine) -> None:
+    """Loading Dagster takes a second or two, in which a question to the database is long answered."""
+    commands = ["counts", "status", "failures", "failures fathom", "why nothing", "sources", "migrate --check", "audit"]
+    done = subprocess.run(
+        [sys.executable, "-c", READING, json.dumps([*commands, "duplicates", "counts --json", "--help"])],
+        env=command_line.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "Error" not in done.stderr
+    assert {command: names for command, names in json.loads(done.stdout).items() if names} == {}
 
 
 def test_every_command_has_help_and_stands_in_the_readme(command_line: CommandLine) -> None:

@@ -311,6 +311,16 @@ def test_a_failing_file_leaves_nothing_and_the_message_says_where_it_failed(conn
     ]
 
 
+def test_what_is_pending_is_found_however_many_were_applied(empty_database_url: str) -> None:
+    files = list(migrations.load())
+    with psycopg.connect(empty_database_url) as conn:
+        assert migrations.find_pending(conn) == files
+        migrations.apply(conn, files[:-2])
+        assert migrations.find_pending(conn) == files[-2:]
+        migrations.apply(conn)
+        assert migrations.find_pending(conn) == []
+
+
 def test_a_locked_table_makes_a_clear_error_and_not_a_queue(conn: psycopg.Connection[Any], database_url: str) -> None:
     more = made_up("20990101000000", "add_more", "alter table public.recordings add column more text;")
     with psycopg.connect(database_url) as busy:

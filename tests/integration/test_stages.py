@@ -78,6 +78,25 @@ def test_a_run_imports_everything_and_a_second_one_only_lists(world: World) -> N
     assert len(world.recordings()) == 30
 
 
+def test_where_nothing_is_new_only_the_listing_asks_the_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client reads the credential and prepares TLS, which a batch without work would do for nothing."""
+    world.account("ana@example.com")
+    source = Demo(calls(30))
+    assert world.run(source).success
+    opened: list[str] = []
+
+    def open_http(context: dg.OpExecutionContext, *_: Any) -> HttpClient:
+        opened.append(context.op_def.name)
+        return no_http()
+
+    for stage in ("fetch", "transform"):
+        monkeypatch.setattr(sys.modules[f"import_pipeline.stages.{stage}"], "open_http", open_http)
+    source.look_back = timedelta(days=3650)
+    again = world.run(source)
+    assert summary_of(again).counts == Counts(listed=30, skipped=30)
+    assert opened == ["fetch"]
+
+
 def test_the_cursor_moves_to_the_time_the_run_began_and_the_next_run_looks_back_from_it(world: World) -> None:
     ana = world.account("ana@example.com")
     source = Demo(calls(1))
