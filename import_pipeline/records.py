@@ -281,13 +281,18 @@ class Listing:
     `since` and `until` are the ends of the span that was asked for; None where no window was.
     """
 
-    account_id: UUID
+    account: Account
     listed: int
     complete: bool
     problem: str | None = None
     error_class: ErrorClass | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def account_id(self) -> UUID:
+        """Id of the account."""
+        return self.account.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ __all__ = ["connect", "dedup", "fetch", "import_recordings", "insert", "report",
 @dg.graph(description="Brings every new call of a source into the library, exactly once.")
 def import_recordings() -> None:
     """Wire the stages; every connector's job is this graph."""
-    accounts = connect()
-    listed = fetch(accounts)
+    listed = fetch(connect())
     summaries = listed.batches.map(lambda batch: insert(transform(dedup(batch)))).collect()
-    report(accounts, listed.listings, summaries)
+    report(listed.listings, summaries)

@@ -71,7 +71,7 @@ def fetch(
     for position, account in enumerate(accounts):
         if account.problem:
             listings.append(
-                Listing(account.id, 0, complete=False, problem=account.problem, error_class=account.problem_class)
+                Listing(account, 0, complete=False, problem=account.problem, error_class=account.problem_class)
             )
             continue
         listed, is_complete = 0, False
@@ -113,7 +113,7 @@ def fetch(
             context.log.error(f"The listing of {account.label} broke off after {listed} items: {problem}")
         windows = plan_windows(connector, account, partition)
         since, until = (windows[-1].start, windows[0].end) if windows else (None, None)
-        listings.append(Listing(account.id, listed, is_complete, problem, error_class, since, until))
+        listings.append(Listing(account, listed, is_complete, problem, error_class, since, until))
     yield dg.Output(listings, "listings")
 
 

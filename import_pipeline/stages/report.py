@@ -49,7 +49,6 @@ _SHOWN_PROBLEMS = 5
 )
 def report(
     context: dg.OpExecutionContext,
-    accounts: list[Account],
     listings: list[Listing],
     summaries: list[BatchSummary],
     postgres: PostgresResource,
@@ -67,7 +66,6 @@ def report(
             conn,
             connector.source_app,
             root_run_id(context),
-            accounts,
             listings,
             summaries,
             moves_cursor=not context.has_partition_key,
@@ -120,7 +118,6 @@ def close_accounts(
     conn: psycopg.Connection[Any],
     source_app: str,
     run_id: str,
-    accounts: Sequence[Account],
     listings: Sequence[Listing],
     summaries: Sequence[BatchSummary],
     *,
@@ -141,14 +138,13 @@ def close_accounts(
     With `warns_of_silence` an account that lists nothing at all, though calls of that very span were imported before,
     says so: a right may have been taken away, and the source does not call that an error.
     """
-    listing_of = {listing.account_id: listing for listing in listings}
     settled = []
-    for account in accounts:
+    for listing in listings:
+        account = listing.account
         own = [summary for summary in summaries if summary.account_id == account.id]
         counts = sum((summary.counts for summary in own), Counts())
-        listing = listing_of.get(account.id)
-        problem, error_class = _problem_of(account, listing)
-        warning = _warn_of_silence(conn, account, listing) if warns_of_silence and problem is None else None
+        problem, error_class = _problem_of(listing)
+        warning = _warn_of_silence(conn, listing) if warns_of_silence and problem is None else None
         without_vault_entry = sum(summary.without_vault_entry for summary in own)
         status = close_sync_job(
             conn,
@@ -188,22 +184,20 @@ def close_accounts(
     return ImportSummary(source_app, run_id, settled)
 
 
-def _problem_of(account: Account, listing: Listing | None) -> tuple[str | None, ErrorClass | None]:
-    """Return what kept an account from being worked on to its end, and its class."""
-    problem, error_class = account.problem, account.problem_class
-    if problem is None:
-        problem, error_class = (listing.problem, listing.error_class) if listing else ("it was never listed", "bug")
-    command = f"import-pipeline connect {account.source_app}"
+def _problem_of(listing: Listing) -> tuple[str | None, ErrorClass | None]:
+    """Return what kept an account from being worked on to its end, with what to do about it, and its class."""
+    problem, error_class = listing.problem, listing.error_class
+    command = f"import-pipeline connect {listing.account.source_app}"
     if problem is not None and error_class == "auth" and command not in problem:
         problem = f"{problem} Mend what it says, then `{command}`."
     return problem, error_class
 
 
-def _warn_of_silence(conn: psycopg.Connection[Any], account: Account, listing: Listing | None) -> str | None:
-    if listing is None or listing.listed or not listing.complete:
+def _warn_of_silence(conn: psycopg.Connection[Any], listing: Listing) -> str | None:
+    if listing.listed or not listing.complete:
         return None
-    with acting_as(conn, account.user_id):
-        before = count_imported_between(conn, account, listing.since, listing.until)
+    with acting_as(conn, listing.account.user_id):
+        before = count_imported_between(conn, listing.account, listing.since, listing.until)
     if not before:
         return None
     return (

@@ -65,7 +65,7 @@ def test_the_graph_is_the_five_stages_in_order_and_the_report() -> None:
         "dedup": {"fetch"},
         "transform": {"dedup"},
         "insert": {"transform"},
-        "report": {"connect", "fetch", "insert"},
+        "report": {"fetch", "insert"},
     }
 
 

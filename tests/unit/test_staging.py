@@ -79,7 +79,7 @@ SUMMARY = AccountSummary(UUID(int=1), UUID(int=2), "ana", "completed", COUNTS, 2
 VALUES: list[Any] = [
     [],
     [ACCOUNT, Account(UUID(int=1), UUID(int=2), "demo", "b", NOW, problem="Held by another run.")],
-    [Listing(UUID(int=1), 5, complete=False, problem="503", error_class="transient"), Listing(UUID(int=2), 0, True)],
+    [Listing(ACCOUNT, 5, complete=False, problem="503", error_class="transient"), Listing(ACCOUNT, 0, True)],
     BatchSummary(UUID(int=1), 4, COUNTS, 2),
     ImportSummary("demo", "run-1", [SUMMARY]),
 ]
