@@ -7,6 +7,7 @@ database it is, and lending connections, is in `database.py` and `postgres.py`.
 
 from __future__ import annotations
 
+import selectors
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ IDLE_IN_TRANSACTION_SECONDS = 120
 with them the ids of its calls from the next run."""
 
 _GONE_SECONDS = 60
+_TRUSTED_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -42,6 +44,22 @@ class BoundedConnection(psycopg.Connection[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.longest_statement_seconds = LONGEST_STATEMENT_SECONDS
+        self._answered_at = time.monotonic()
+
+    def require_alive(self) -> None:
+        """Prove that the server still answers, with a question only where that is in doubt.
+
+        A run borrows a connection dozens of times, and each question is a round trip. None is needed where the server
+        has just answered and has said nothing since: that it closes the connection waits in the socket.
+
+        Raises:
+            psycopg.OperationalError: It does not.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fileno(), selectors.EVENT_READ)
+            has_said_something = bool(selector.select(timeout=0))
+        if has_said_something or time.monotonic() - self._answered_at > _TRUSTED_SECONDS:
+            self.execute("")
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """Consume a generator of the driver's, which it wakes ten times a second while nothing comes.
@@ -51,7 +69,9 @@ class BoundedConnection(psycopg.Connection[Any]):
         """
         if self.longest_statement_seconds is not None:
             gen = self._bounded(gen, self.longest_statement_seconds)
-        return super().wait(gen, *args, **kwargs)
+        result = super().wait(gen, *args, **kwargs)
+        self._answered_at = time.monotonic()
+        return result
 
     def _bounded(self, gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
         ends_at = time.monotonic() + seconds

@@ -52,7 +52,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 min_size=0,
                 max_size=_POOL_SIZE,
                 timeout=_POOL_TIMEOUT_SECONDS,
-                check=ConnectionPool.check_connection,
+                check=BoundedConnection.require_alive,
                 open=True,
             ) as pool,
         ):

@@ -7,6 +7,7 @@ are 0700, files 0600; `insert` removes those of its batch after its commit, `rem
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -213,8 +214,9 @@ def _make_private_folder(folder: UPath) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return
     # mkdir(mode=…) applies to the last folder only, and parents would follow the umask.
-    for missing in reversed([parent for parent in (folder, *folder.parents) if not parent.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
+    missing = list(itertools.takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def _open_private(path: UPath) -> IO[bytes]:

@@ -201,9 +201,15 @@ def _causes(event: Any) -> Iterator[tuple[str, str]]:
 def _progress(database: Database, user_ids: Sequence[UUID], run_id: str, label: str) -> Iterator[None]:
     """Show how far the run is while it works: a bar on a terminal, a line now and then elsewhere."""
     over = threading.Event()
-    watch = _watch_with_bar if sys.stderr.isatty() else _watch_with_lines
-    looks = _look(database, user_ids, run_id, over)
-    watcher = threading.Thread(target=watch, args=(looks, label), daemon=True)
+
+    def watch() -> None:
+        has_terminal = sys.stderr.isatty()
+        if not has_terminal and over.wait(_LINE_SECONDS):
+            return  # there is nothing to tell of a short run
+        looks = _look(database, user_ids, run_id, over)
+        (_watch_with_bar if has_terminal else _watch_with_lines)(looks, label)
+
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield
@@ -248,7 +254,7 @@ def _watch_with_bar(looks: Iterator[tuple[int, int]], label: str) -> None:
 
 def _watch_with_lines(looks: Iterator[tuple[int, int]], label: str) -> None:
     prefix = "" if label == "Importing" else f"{label}: "
-    said_at, said = time.monotonic(), ""
+    said_at, said = time.monotonic() - _LINE_SECONDS, ""
     for current, total in looks:
         line = f"{current} of {total} done" if total else "Still listing …"
         # A provider's limit may hold a batch up for minutes; saying so once in a while is enough.

@@ -27,7 +27,6 @@ from import_pipeline.records import Account, JsonObject
 from import_pipeline.refusals import one_line
 from import_pipeline.sql import query
 from import_pipeline.stages.run import (
-    database_time,
     heed_cancellation,
     is_repeated_by_a_person,
     is_run_over,
@@ -66,21 +65,19 @@ def connect(
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
     heed_cancellation(context)
-    with postgres.connection() as conn:
-        accounts = open_accounts(
-            conn,
-            connector,
-            Storage(postgres.connection, postgres.is_embedded),
-            config.users,
-            config.options,
-            root_run_id(context),
-            lambda run_id: is_run_over(context.instance, run_id),
-            HISTORY_WAIT_SECONDS if context.has_partition_key else WAIT_SECONDS,
-            forget_run=io_manager.remove_run,
-            full=config.full,
-            lane=lane_of(context),
-            retries_failed=is_repeated_by_a_person(context),
-        )
+    accounts = open_accounts(
+        connector,
+        Storage(postgres.connection, postgres.is_embedded),
+        config.users,
+        config.options,
+        root_run_id(context),
+        lambda run_id: is_run_over(context.instance, run_id),
+        HISTORY_WAIT_SECONDS if context.has_partition_key else WAIT_SECONDS,
+        forget_run=io_manager.remove_run,
+        full=config.full,
+        lane=lane_of(context),
+        retries_failed=is_repeated_by_a_person(context),
+    )
     if not accounts:
         context.log.warning(f"{connector.title} has no active account, so there is nothing to import.")
     for account in accounts:
@@ -90,7 +87,6 @@ def connect(
 
 
 def open_accounts(
-    conn: psycopg.Connection[Any],
     connector: Connector,
     storage: Storage,
     users: Sequence[str],
@@ -104,12 +100,11 @@ def open_accounts(
     lane: Lane = "live",
     retries_failed: bool = False,
 ) -> list[Account]:
-    """Find the accounts of a run and open each.
+    """Find the accounts of a run and open each; no connection is kept while other runs or the source are waited for.
 
     Args:
-        conn: An idle connection.
         connector: The source.
-        storage: Where its credentials are.
+        storage: The database.
         users: Addresses or ids; empty means every active account.
         options: See `Connector.check_options`.
         run_id: Root run id.
@@ -126,7 +121,8 @@ def open_accounts(
     checked = connector.check_options(dict(options))
     if connector.options_are_personal and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
-    found = find_run_accounts(conn, connector, users)
+    with storage.connect() as conn:
+        found = find_run_accounts(conn, connector, users)
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
     # Kept until all are open: checking a credential may take a minute where its source does not answer.
@@ -135,10 +131,10 @@ def open_accounts(
             refused = keeper.take([account.id for account in found], wait_seconds)
             if retries_failed:
                 for account in found:
-                    with acting_as(conn, account.user_id):
+                    with storage.connect() as conn, acting_as(conn, account.user_id):
                         retry_failures(conn, account.user_id, account.source_app, run_id)
             return [
-                _open_account(conn, connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
+                _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
                 for account in found
             ]
         except BaseException:  # an interrupt too: no row may say yet that this run has them
@@ -170,7 +166,6 @@ def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users
 
 
 def _open_account(
-    conn: psycopg.Connection[Any],
     connector: Connector,
     found: FoundAccount,
     storage: Storage,
@@ -179,24 +174,20 @@ def _open_account(
     taken: str | None,
     forget_run: Callable[[str], None],
 ) -> Account:
-    account = Account(
-        id=found.id,
-        user_id=found.user_id,
-        source_app=found.source_app,
-        label=one_line(found.label),
-        opened_at=database_time(conn),
-        last_sync_at=found.last_sync_at,
-        options=options,
-    )
     problem: ImportPipelineError | None = None
     if taken is None and connector.authenticates_by:
-        options = (find_options(conn, found.id, found.user_id) or {}) | options
+        with storage.connect() as conn:
+            options = (find_options(conn, found.id, found.user_id) or {}) | options
         problem = _check_credential(connector, found, storage)
         if problem is None and connector.addresses and not options.get("addresses"):
             command = f"import-pipeline connect {connector.source_app}"
             problem = ConfigurationError(f"Nothing says what to import: give `{command}` {connector.addresses}.")
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
-    with acting_as(conn, found.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+    with (
+        storage.connect() as conn,
+        acting_as(conn, found.user_id),
+        conn.cursor(row_factory=tuple_row) as cursor,
+    ):
         abandoned = [] if taken else close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
         cursor.execute(
             query("open_sync_job"),
@@ -212,7 +203,17 @@ def _open_account(
         (oldest_open_at,) = cursor.fetchone()  # type: ignore[misc]
     for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
         forget_run(run)
-    account = replace(account, options=options, opened_at=opened_at, sync_job_id=job_id, oldest_open_at=oldest_open_at)
+    account = Account(
+        id=found.id,
+        user_id=found.user_id,
+        source_app=found.source_app,
+        label=one_line(found.label),
+        opened_at=opened_at,
+        last_sync_at=found.last_sync_at,
+        options=options,
+        sync_job_id=job_id,
+        oldest_open_at=oldest_open_at,
+    )
     if taken:
         return replace(account, problem=f"{taken}; this account was left for the next run")
     if problem is not None:

@@ -49,15 +49,16 @@ def insert(
     """Return what became of the batch, counted from the ledger."""
     account, run_id = batch.batch.account, root_run_id(context)
     counts, without_vault_entry = batch.batch.counts, 0
-    with postgres.connection() as conn, closing(hold(context, postgres, account, batch.items)) as outcomes:
+    with closing(hold(context, postgres, account, batch.items)) as outcomes:
         counted: set[str] = set()
         for chunk in cut_chunks(outcomes):
-            written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
+            with postgres.connection() as conn:
+                written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
             counts += written
             without_vault_entry += unvaulted
             del chunk  # before the next one is read
         # Last, so that a repetition of this step does not count what was settled before it once more.
-        _advance_by_settled(conn, account, batch.batch.counts)
+        _advance_by_settled(postgres, account, batch.batch.counts)
     mapping_key = context.get_mapping_key()
     if mapping_key is not None:
         for staged_by in lineage(context):
@@ -181,10 +182,10 @@ def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
     return Written(outcome, result.recording_id, result.vault_error)
 
 
-def _advance_by_settled(conn: psycopg.Connection[Any], account: Account, counts: Counts) -> None:
+def _advance_by_settled(postgres: PostgresResource, account: Account, counts: Counts) -> None:
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
-        with acting_as(conn, account.user_id):
+        with postgres.connection() as conn, acting_as(conn, account.user_id):
             conn.execute(
                 query("advance_sync_job"),
                 {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": counts.skipped},

@@ -436,10 +436,9 @@ class World:
         target = subscriber.target
         options = target.source.run_options(subscriber.server)
         users, run_id = [str(subscriber.user.id)], run_id or str(uuid4())
-        with self.pool.connection() as conn:
-            (account,) = open_accounts(
-                conn, target.connector, self.storage, users, options, run_id, lambda _: True, wait_seconds=0
-            )
+        (account,) = open_accounts(
+            target.connector, self.storage, users, options, run_id, lambda _: True, wait_seconds=0
+        )
         return account
 
     def client(self, subscriber: Subscriber, account: Account) -> HttpClient:
@@ -470,7 +469,7 @@ class World:
         summaries: list[BatchSummary] = []
         if account.problem:
             problem, problem_class = account.problem, account.problem_class
-            listing = Listing(account.id, 0, complete=False, problem=problem, error_class=problem_class)
+            listing = Listing(account, 0, complete=False, problem=problem, error_class=problem_class)
         else:
             listing = self._list(subscriber, account, month, synced)
             between()
@@ -486,7 +485,7 @@ class World:
             else:
                 moves = month is None
                 source_app = target.connector.source_app
-                summary = close_accounts(conn, source_app, run_id, [account], [listing], summaries, moves_cursor=moves)
+                summary = close_accounts(conn, source_app, run_id, [listing], summaries, moves_cursor=moves)
                 (synced.account,) = summary.accounts
         synced.requests = list(getattr(subscriber.server, "requests", ()))[asked_before:]
         return synced
@@ -498,10 +497,10 @@ class World:
                     synced.items.append(item)
             except ImportPipelineError as error:
                 problem = describe_problem(error)
-                return Listing(account.id, len(synced.items), False, problem, class_of(error))
+                return Listing(account, len(synced.items), False, problem, class_of(error))
             except Exception as error:  # noqa: BLE001 - as in the stage
-                return Listing(account.id, len(synced.items), False, describe_bug(error), "bug")
-        return Listing(account.id, len(synced.items), complete=True)
+                return Listing(account, len(synced.items), False, describe_bug(error), "bug")
+        return Listing(account, len(synced.items), complete=True)
 
     def _work_on(
         self,

@@ -34,7 +34,7 @@ def begin(world: World, status: dg.DagsterRunStatus | None = dg.DagsterRunStatus
     if status is not None:
         world.instance.add_run(dg.DagsterRun(job_name="import_demo", run_id=run_id, status=status, tags=tags))
     storage = Storage(PostgresResource(url=world.url).connection, is_embedded=False)
-    (account,) = open_accounts(world.conn, Demo(), storage, [], {}, run_id, lambda _: False, 0)
+    (account,) = open_accounts(Demo(), storage, [], {}, run_id, lambda _: False, 0)
     assert account.problem is None
     world.do("update import_pipeline.leases set holder = %s", run_id)
     return account

@@ -785,7 +785,7 @@ def test_copies_of_one_content_are_one_import_however_the_batch_is_cut(world: Wo
 def opened(world: World, connector: Demo, run_id: str, *users: tenants.User) -> list[Account]:
     storage = Storage(PostgresResource(url=world.url).connection, is_embedded=False)
     emails = [user.email for user in users]
-    return open_accounts(world.conn, connector, storage, emails, {}, run_id, lambda _: False, wait_seconds=0)
+    return open_accounts(connector, storage, emails, {}, run_id, lambda _: False, wait_seconds=0)
 
 
 @pytest.mark.parametrize("ends", ["broken", "closed"])

@@ -1,0 +1,92 @@
+"""How many connections a run opens, how often it asks whether they live, and that it notices when one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from connectors.demo import Demo
+from world import World, calls, summary_of
+
+from import_pipeline import connections
+from import_pipeline.connections import BoundedConnection
+from import_pipeline.postgres import PostgresResource
+from import_pipeline.records import Counts
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses at which connections were opened."""
+    addresses: list[str] = []
+    connect = BoundedConnection.connect
+
+    def remember(url: str, **settings: Any) -> BoundedConnection:
+        addresses.append(url)
+        return connect(url, **settings)
+
+    monkeypatch.setattr(BoundedConnection, "connect", remember)
+    return addresses
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The empty statements that were sent only to see whether somebody answers."""
+    sent: list[str] = []
+    execute = BoundedConnection.execute
+
+    def remember(self: BoundedConnection, query: Any, *arguments: Any, **settings: Any) -> Any:
+        sent.extend([query] if query == "" else [])
+        return execute(self, query, *arguments, **settings)
+
+    monkeypatch.setattr(BoundedConnection, "execute", remember)
+    return sent
+
+
+@pytest.fixture
+def postgres(database_url: str) -> Iterator[PostgresResource]:
+    """The resource as a run has it."""
+    with dg.build_resources({"postgres": PostgresResource(url=database_url)}) as resources:
+        yield resources.postgres
+
+
+def test_a_run_without_news_opens_two_connections_and_asks_neither_whether_it_lives(
+    world: World, opened: list[str], questions: list[str]
+) -> None:
+    """One sees whether the database is migrated, the other does all the work; each costs several round trips."""
+    world.account("ana@example.com")
+    source = Demo(calls(30))
+    assert world.run(source).success
+    source.look_back = timedelta(days=3650)
+    opened.clear()
+    again = world.run(source)
+    assert summary_of(again).counts == Counts(listed=30, skipped=30)
+    assert opened == [world.url] * 2
+    assert questions == []
+
+
+def test_a_connection_that_its_server_closed_meanwhile_is_replaced(
+    conn: psycopg.Connection[Any], postgres: PostgresResource
+) -> None:
+    with postgres.connection() as first:
+        pid = first.info.backend_pid
+    conn.execute("select pg_terminate_backend(%s, 5000)", [pid])
+    with postgres.connection() as second:
+        assert second.execute("select 1").fetchone() == (1,)
+        assert second.info.backend_pid != pid
+
+
+def test_a_connection_that_was_silent_for_long_is_asked_before_it_is_used(
+    postgres: PostgresResource, questions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        with postgres.connection() as borrowed:
+            borrowed.execute("select 1")
+    assert questions == []
+    monkeypatch.setattr(connections, "_TRUSTED_SECONDS", 0)
+    with postgres.connection() as borrowed:
+        borrowed.execute("select 1")
+    assert questions == [""]
