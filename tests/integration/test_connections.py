@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,9 @@ from connectors.demo import Demo
 from world import World, calls, summary_of
 
 from import_pipeline import connections
+from import_pipeline.cli.execution import Execution
 from import_pipeline.connections import BoundedConnection
+from import_pipeline.database import Database
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Counts
 
@@ -66,6 +69,20 @@ def test_a_run_without_news_opens_two_connections_and_asks_neither_whether_it_li
     assert summary_of(again).counts == Counts(listed=30, skipped=30)
     assert opened == [world.url] * 2
     assert questions == []
+
+
+def test_on_no_terminal_nobody_asks_how_far_a_short_run_is(
+    world: World, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule of the system's, or a script, would pay for a line that is not printed."""
+    monkeypatch.setenv("DATABASE_URL", world.url)
+    monkeypatch.setenv("IMPORT_PIPELINE_HOME", str(tmp_path / "home"))
+    ana = world.account("ana@example.com")
+    with Database(world.url) as database:
+        ended = Execution(database, Demo(calls(3)), world.instance).run({"users": [str(ana.id)]}, [ana.id])
+    assert ended.success
+    assert len(world.recordings()) == 3
+    assert opened == [world.url] * 2
 
 
 def test_a_connection_that_its_server_closed_meanwhile_is_replaced(
