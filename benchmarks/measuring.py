@@ -42,20 +42,22 @@ class Claim:
     Attributes:
         text: What is compared with what.
         ratio: As measured; for what must not happen at all, how often it did.
-        target: What it must reach.
+        target: What it must reach; None where nothing is promised.
         at_least: Whether the target is a lower bound; else an upper one.
         seconds: Median of each side, for the curious.
     """
 
     text: str
     ratio: float
-    target: float
+    target: float | None
     at_least: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_met(self) -> bool:
-        """Whether the target is reached."""
+        """Whether the target is reached, if there is one."""
+        if self.target is None:
+            return True
         return self.ratio >= self.target if self.at_least else self.ratio <= self.target
 
 
@@ -103,9 +105,11 @@ def report(claims: Sequence[Claim], *, as_json: bool) -> None:
     else:
         print(", ".join(f"{name}: {value}" for name, value in machine.items()))
         for each in claims:
-            verdict = "met" if each.is_met else "NOT MET"
             bound = "≥" if each.at_least else "≤"
-            print(f"{each.text:<70} {each.ratio:8.2f}  ({bound} {each.target:g}, {verdict})")
+            verdict = (
+                f"{bound} {each.target:g}, {'met' if each.is_met else 'NOT MET'}" if each.target is not None else "-"
+            )
+            print(f"{each.text:<70} {each.ratio:8.2f}  ({verdict})")
             print("    " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in each.seconds.items()))
     sys.exit(0 if all(each.is_met for each in claims) else 1)
 

@@ -1,11 +1,11 @@
 """How much of what a provider allows an import of history uses, and whether it is ever refused.
 
-    uv run python -m benchmarks.provider [--json] [--rounds 5] [--seconds 20] [--speed 10] [--source all]
+    uv run python -m benchmarks.provider [--json] [--rounds 5] [--seconds 20] [--speed 10] [--latency 50] [--source all]
 
-The real command, in a process of its own and with a library of its own each time, against fakes that answer after
-50 ms and count as the documentation says: Zoom at 20 requests a second, Fathom's two limits at ten times their speed,
-so that nobody has to wait for minutes. What is told is how full the limit was on average, from the end of the first
-span on until the last transcript was asked for.
+The real command, in a process of its own and with a library of its own each time, against fakes that answer after so
+many milliseconds and count as the documentation says: Zoom at 20 requests a second, Fathom's two limits at ten times
+their speed, so that nobody has to wait for minutes. What is told is how full the limit was on average, from the end of
+the first span on until the last transcript was asked for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from fakes import fathom as fake_fathom
 from fakes import zoom as fake_zoom
 from fakes.server import Request, RequestRecord, Response, Route
 
-LATENCY_SECONDS = 0.05
 MONTHS = 2
 
 
@@ -104,11 +103,17 @@ def make_cases(speed: int) -> list[Case]:
     ]
 
 
-def import_history(case: Case, seconds: float) -> tuple[float, int]:
-    """Import so much that it takes about so long, and return the share that was used and the number of refusals."""
+def import_history(case: Case, seconds: float, latency: float) -> tuple[float, int]:
+    """Import so much that it takes about so long, and return the share that was used and the number of refusals.
+
+    Args:
+        case: From where.
+        seconds: How long it takes at the speed that is allowed.
+        latency: How many seconds each answer takes.
+    """
     requests = round(case.limit.requests * (1 + seconds / case.limit.seconds))
     calls = make_calls(requests * case.calls_a_request, months=MONTHS)
-    server = case.server(calls=calls, latency=LATENCY_SECONDS, **case.switches)
+    server = case.server(calls=calls, latency=latency, **case.switches)
     with server, servers.scratch_folder() as folder:
         settings = server.environment | case.settings
         settings |= {
@@ -138,15 +143,16 @@ def share(records: Sequence[RequestRecord], limit: RateLimit) -> float:
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=5, seconds=20, speed=10, source="all")
+    arguments = parse_arguments(__doc__, rounds=5, seconds=20, speed=10, latency=50, source="all")
     cases = [case for case in make_cases(arguments.speed) if arguments.source in ("all", case.source)]
     found: dict[str, list[tuple[float, int]]] = {case.name: [] for case in cases}
     for _ in range(arguments.rounds):
         for case in cases:
-            found[case.name].append(import_history(case, arguments.seconds))
+            found[case.name].append(import_history(case, arguments.seconds, arguments.latency / 1000))
     claims = []
     for name, measured in found.items():
-        claims.append(Claim(f"{name}: share used", statistics.median(used for used, _ in measured), 0.95))
+        used = statistics.median(used for used, _ in measured)
+        claims.append(Claim(f"{name}: share used at {arguments.latency} ms", used, 0.95))
         claims.append(Claim(f"{name}: refusals", sum(refused for _, refused in measured), 0, at_least=False))
     report(claims, as_json=arguments.json)
 

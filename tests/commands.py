@@ -111,7 +111,10 @@ def end(process: subprocess.Popen[str], with_signal: int = signal.SIGINT, timeou
 
 
 def start_together(code: str, arguments: list[str], number: int) -> list[subprocess.Popen[str]]:
-    """Start processes that say `ready` and wait for a line, and let them all go at once when the last is ready."""
+    """Start processes that say `ready` and wait for a line, and let them all go at once when the last is ready.
+
+    The line is the number of each, counted from 0.
+    """
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -121,9 +124,9 @@ def start_together(code: str, arguments: list[str], number: int) -> list[subproc
     for each in running:
         assert each.stdout is not None
         assert each.stdout.readline() == "ready\n"
-    for each in running:
+    for position, each in enumerate(running):
         assert each.stdin is not None
-        each.stdin.write("\n")
+        each.stdin.write(f"{position}\n")
         each.stdin.flush()
     return running
 

@@ -37,7 +37,7 @@ class Zoom(Connector):
     longest_window = timedelta(days=27)  # with a shared day at each end still no longer than any month
     look_back = timedelta(days=2)
     transcript_deadline = timedelta(days=3)
-    concurrency = 4
+    concurrency = 8
 
     def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:
         """Yield recordings of the user or the account; of each user, where an app may not list the account's."""

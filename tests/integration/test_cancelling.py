@@ -24,7 +24,7 @@ CALLS = 150
 
 @pytest.fixture(scope="module")
 def zoom() -> Iterator[ZoomServer]:
-    """Zoom, of which four requests are made at a time, with calls of two months."""
+    """Zoom, of which several requests are made at a time, with calls of two months."""
     with ZoomServer(calls=make_calls(CALLS, months=2)) as server:
         yield server
 
@@ -106,7 +106,7 @@ def assert_resumable(
 def test_a_cancelled_run_stops_asking_and_the_next_one_does_the_rest(
     dev: Dev, command_line: CommandLine, zoom: ZoomServer, rows: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
-    """F60: four threads wait for minutes until Zoom may be asked again."""
+    """F60: eight threads wait for minutes until Zoom may be asked again."""
     run_id = dev.launch("import_zoom")
     with stuck(zoom, rows):
         assert dev.terminate(run_id) == "TerminateRunSuccess"
