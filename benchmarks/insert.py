@@ -30,6 +30,7 @@ from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, 
 from import_pipeline.accounts import ensure_account
 from import_pipeline.database import connection_settings
 from import_pipeline.embedded import open_server
+from import_pipeline.normalise import normalise_record
 from import_pipeline.records import Account, ListedItem, Ready
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
@@ -97,7 +98,7 @@ class Library:
 
 
 def insert_ours(library: Library, records: Sequence[ConnectorRecord]) -> None:
-    """Do what the stages do in the database, batch by batch."""
+    """Do what the stages do in the database, batch by batch, with what `transform` hands over."""
     with library.connect() as conn:
         for batch in cut(records, 250):
             items = [ListedItem(record.external_id, record.title) for record in batch]
@@ -170,7 +171,7 @@ def cut(records: Sequence[ConnectorRecord], size: int) -> Iterator[Sequence[Conn
 
 def measure(library: Library, characters: int, number: int, rounds: int) -> list[Claim]:
     """Compare all sides with transcripts of about so many characters."""
-    records = make_records(number, characters)
+    records = [normalise_record(record) for record in make_records(number, characters)]
 
     def side(name: str, function: Callable[[Library, Sequence[ConnectorRecord]], None]) -> Side:
         return Side(name, lambda: function(library, records), library.empty)

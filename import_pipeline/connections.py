@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.waiting import Wait
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
@@ -86,6 +87,16 @@ class BoundedConnection(psycopg.Connection[Any]):
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def flush(conn: psycopg.Connection[Any]) -> None:
+    """Hand all that was sent within `conn.pipeline()` to the server, which begins to work on it; wait for no answer."""
+
+    def send() -> Generator[Wait, Any, None]:
+        while conn.pgconn.flush():
+            yield Wait.W
+
+    conn.wait(send())
 
 
 @contextmanager

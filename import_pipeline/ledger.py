@@ -91,9 +91,11 @@ def record_outcomes(
         counted: Keys that an earlier part of the same batch has counted as inserted, to which this call adds its own;
             a copy of one of them counts as skipped.
     """
-    counted = set() if counted is None else counted
-    if not written:
-        return Counts()
+    return send_outcomes(conn, account, run_id, written).count(set() if counted is None else counted)
+
+
+def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Sequence[Written]) -> SentOutcomes:
+    """Do what `record_outcomes` does but for the counting; within `conn.pipeline()` nothing is waited for."""
     settled = [
         one.outcome.item.provisional_id
         for one in written
@@ -104,32 +106,41 @@ def record_outcomes(
         row_values = _ledger_row(account, run_id, one)
         rows.setdefault(row_values["external_id"], row_values)
     rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        account_of = {"user_id": account.user_id, "source_app": account.source_app}
+    account_of = {"user_id": account.user_id, "source_app": account.source_app}
+    cursor = conn.cursor(row_factory=tuple_row)
+    if rows:
         cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of)
+    if settled:
+        conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": settled})
+    return SentOutcomes(run_id, len(written), frozenset(rows), cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class SentOutcomes:
+    """Outcomes on their way into the ledger."""
+
+    run_id: str
+    number: int
+    keys: frozenset[str]
+    cursor: psycopg.Cursor[tuple[Any, ...]]
+
+    def count(self, counted: set[str]) -> Counts:
+        """Count by what the ledger says; see `record_outcomes`."""
+        if not self.keys:
+            return Counts()
         # No row: it is imported already, and this attempt came to less.
-        now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
-        now |= {key: (status, run) for key, status, run in cursor}
-        if settled:
-            cursor.execute(
-                query("settle_provisional_items"),
-                {
-                    "user_id": account.user_id,
-                    "source_app": account.source_app,
-                    "run_id": run_id,
-                    "provisional_ids": settled,
-                },
-            )
-    imported = sum(1 for status, _ in now.values() if status == "imported")
-    inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id} - counted
-    counted |= inserted
-    return Counts(
-        inserted=len(inserted),
-        skipped=imported - len(inserted) + len(written) - len(rows),
-        waiting=sum(1 for status, _ in now.values() if status == "waiting"),
-        failed=sum(1 for status, _ in now.values() if status == "failed"),
-        ignored=sum(1 for status, _ in now.values() if status == "ignored"),
-    )
+        now: dict[str, tuple[str, str | None]] = dict.fromkeys(self.keys, ("imported", None))
+        now |= {key: (status, run) for key, status, run in self.cursor}
+        imported = sum(1 for status, _ in now.values() if status == "imported")
+        inserted = {key for key, (status, run) in now.items() if status == "imported" and run == self.run_id} - counted
+        counted |= inserted
+        return Counts(
+            inserted=len(inserted),
+            skipped=imported - len(inserted) + self.number - len(self.keys),
+            waiting=sum(1 for status, _ in now.values() if status == "waiting"),
+            failed=sum(1 for status, _ in now.values() if status == "failed"),
+            ignored=sum(1 for status, _ in now.values() if status == "ignored"),
+        )
 
 
 def count_run(conn: _Connection, account: Account, run_id: str) -> Counts:

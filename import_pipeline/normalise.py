@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from import_pipeline.errors import InvalidRecordError
-from import_pipeline.records import ConnectorRecord, JsonObject, ListedItem
+from import_pipeline.records import ConnectorRecord, JsonObject, ListedItem, StorableRecord
 from import_pipeline.transcripts.text import clean_text
 
 EXTERNAL_ID_LIMIT_BYTES = 512
@@ -30,12 +30,14 @@ LARGEST_NUMBER_BITS = 10_000
 NOTES_KEY = "import_notes"
 
 
-def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
-    """Check a record and return it as it will be stored; doing it twice changes nothing.
+def normalise_record(record: ConnectorRecord) -> StorableRecord:
+    """Check a record and return it as it will be stored; one that was checked already is returned as it is.
 
     Raises:
         InvalidRecordError: Something that an import needs is missing or of a wrong type.
     """
+    if isinstance(record, StorableRecord):
+        return record
     if not isinstance(record, ConnectorRecord):
         raise InvalidRecordError(
             f"A ConnectorRecord is needed, not {type(record).__name__}; please report it.", error_class="bug"
@@ -81,9 +83,9 @@ def normalise_record(record: ConnectorRecord) -> ConnectorRecord:
     earlier = metadata.pop(NOTES_KEY, None)
     if isinstance(earlier, dict):
         notes = {**earlier, **notes}
-    return replace(
-        record,
+    return StorableRecord(
         external_id=external_id,
+        source_app=record.source_app,
         title=title or "Untitled",
         full_transcript=transcript,
         recording_start_time=start,
@@ -154,6 +156,9 @@ class _Cleaner:
         self.characters = 0
 
     def clean(self, text: str) -> str:
+        if text.isascii() and "\0" not in text:  # as nearly all are
+            self.characters += len(text)
+            return text
         cleaned, replaced = clean_text(text)
         self.characters += len(cleaned)
         self.replaced += replaced

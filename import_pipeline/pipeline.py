@@ -8,22 +8,26 @@ name of the owner (`tenancy.py`), in a transaction of its own or as a savepoint 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from import_pipeline.connections import flush
 from import_pipeline.database_errors import classify, describe_database_error, is_about_every_row
 from import_pipeline.errors import BankError, ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
-from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult
+from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult, StorableRecord
 from import_pipeline.sql import columns, query
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
+
+_PART_CHARACTERS = 500_000
 
 _T = TypeVar("_T")
 _Connection = psycopg.Connection[Any]
@@ -139,38 +143,81 @@ def write_recordings(
         records: What to write.
         refused: Gets, by position, what our own checks refused.
     """
-    refused = {} if refused is None else refused
-    results: list[InsertResult | None] = [None] * len(records)
-    destinations = _Destinations(conn, user_id)
-    rows: list[tuple[int, UUID | None, dict[str, Any]]] = []
-    for position, record in enumerate(records):
-        try:
-            clean = normalise_record(record)
-            bank_id, vault_id = destinations.resolve(clean)
-        except ItemError as error:
-            refused[position] = error
-            results[position] = InsertResult(error=str(error), error_class=error.error_class)
-        except psycopg.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
-            results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
-        else:
-            rows.append((position, vault_id, _recording_row(user_id, bank_id, clean)))
-
-    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
-    rows.sort(key=lambda row: (row[2]["source_app"], row[2]["external_id"]))
-    written = _try_together(conn, [row[2] for row in rows], lambda batch: _insert_rows(conn, batch))
+    prepared = prepare_recordings(conn, user_id, records)
+    results = list(prepared.results)
+    if refused is not None:
+        refused.update(prepared.refused)
+    rows = prepared.rows
+    written = _try_together(conn, rows, lambda batch: _insert_rows(conn, batch))
     entries: list[tuple[int, UUID, UUID | None]] = []
-    for (position, vault_id, _), result in zip(rows, written, strict=True):
-        results[position] = result
+    for row, result in zip(rows, written, strict=True):
+        results[row["position"]] = result
         if result.recording_id is not None and result.is_new:
-            entries.append((position, result.recording_id, vault_id))
+            entries.append((row["position"], result.recording_id, row["vault_id"]))
 
     errors = write_vault_entries(conn, [(recording, vault) for _, recording, vault in entries])
     for position, recording_id, _ in entries:
         if recording_id in errors:
             results[position] = InsertResult(recording_id, is_new=True, vault_error=errors[recording_id])
     return [result or InsertResult(error="The record was lost.", error_class="bug") for result in results]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRecordings:
+    """Records as rows.
+
+    Attributes:
+        rows: What to write, in the order of their keys; each with the `position` of its record and its `vault_id`.
+        results: By position, what is settled without the database; None for those that have a row.
+        refused: By position, what our own checks refused.
+    """
+
+    rows: list[dict[str, Any]]
+    results: list[InsertResult | None]
+    refused: dict[int, ItemError]
+
+
+def prepare_recordings(
+    conn: _Connection, user_id: UUID | str, records: Sequence[ConnectorRecord]
+) -> PreparedRecordings:
+    """Check records and find where each belongs, in a transaction in the owner's name."""
+    prepared = PreparedRecordings([], [None] * len(records), {})
+    destinations = _Destinations(conn, user_id)
+    for position, record in enumerate(records):
+        try:
+            clean = normalise_record(record)
+            bank_id, vault_id = destinations.resolve(clean)
+        except ItemError as error:
+            prepared.refused[position] = error
+            prepared.results[position] = InsertResult(error=str(error), error_class=error.error_class)
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
+            prepared.results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
+        else:
+            prepared.rows.append(
+                {"position": position, "vault_id": vault_id, **_recording_row(user_id, bank_id, clean)}
+            )
+    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+    prepared.rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
+    return prepared
+
+
+def send_recordings(conn: _Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Send recordings and their vault entries on their way, within `conn.pipeline()`, as if all were new.
+
+    The server writes one part while the next is put together here.
+
+    Args:
+        conn: In a transaction in the owner's name, which must not be committed unless every row gets what refers to it.
+        rows: Of `prepare_recordings`, each with a vault.
+    """
+    for part in _parts(rows):
+        conn.execute(query("insert_recordings"), _columns_of(part))
+        flush(conn)
+    if rows:
+        entries = {"vault_id": [row["vault_id"] for row in rows], "recording_id": [row["id"] for row in rows]}
+        conn.execute(query("insert_vault_entries"), entries)
 
 
 def add_vault_entries(
@@ -236,8 +283,8 @@ class _Destinations:
         self._user_id = user_id
         self._found: dict[tuple[UUID | None, UUID | None], tuple[UUID, UUID | None] | BankError] = {}
 
-    def resolve(self, record: ConnectorRecord) -> tuple[UUID, UUID | None]:
-        key = (_as_uuid(record.bank_id), _as_uuid(record.vault_id))
+    def resolve(self, record: StorableRecord) -> tuple[UUID, UUID | None]:
+        key = (record.bank_id, record.vault_id)
         if key not in self._found:
             try:
                 self._found[key] = self._look_up(*key)
@@ -281,8 +328,9 @@ def _find_recordings(
         return dict(cursor.fetchall())
 
 
-def _recording_row(user_id: UUID | str, bank_id: UUID, record: ConnectorRecord) -> dict[str, Any]:
+def _recording_row(user_id: UUID | str, bank_id: UUID, record: StorableRecord) -> dict[str, Any]:
     return {
+        "id": uuid4(),
         "bank_id": bank_id,
         "owner_user_id": user_id,
         "title": record.title,
@@ -301,10 +349,11 @@ def _recording_row(user_id: UUID | str, bank_id: UUID, record: ConnectorRecord) 
 
 def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
     """Insert in one statement; a row without an id lost to one that was there before, or earlier among these."""
-    owner = {"owner_user_id": rows[0]["owner_user_id"]}
+    new: dict[tuple[str, str], UUID] = {}  # the id may be another than ours: a trigger of the owner's decides
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("insert_recordings"), columns(rows) | owner)
-        new = {(source_app, external_id): recording_id for recording_id, source_app, external_id in cursor}
+        for part in _parts(rows):
+            cursor.execute(query("insert_recordings"), _columns_of(part))
+            new |= {(source_app, external_id): recording_id for recording_id, source_app, external_id in cursor}
     results = [
         InsertResult(new.pop(key), is_new=True) if (key := (row["source_app"], row["external_id"])) in new else None
         for row in rows
@@ -321,6 +370,20 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
             found = existing.get(rows[position]["external_id"])
             results[position] = InsertResult(found) if found else _DELETED_MEANWHILE
     return [result or _DELETED_MEANWHILE for result in results]
+
+
+def _parts(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Cut rows where about `_PART_CHARACTERS` of transcripts are together."""
+    begin, size = 0, 0
+    for end, row in enumerate(rows, start=1):
+        size += len(row["full_transcript"])
+        if size >= _PART_CHARACTERS or end == len(rows):
+            yield rows[begin:end]
+            begin, size = end, 0
+
+
+def _columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return columns(rows) | {"owner_user_id": rows[0]["owner_user_id"]}
 
 
 def _insert_entries(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[InsertResult]:
@@ -347,7 +410,3 @@ def _try_together(
             return [InsertResult(error=describe_database_error(error), error_class=classify(error))]
     middle = len(rows) // 2
     return _try_together(conn, rows[:middle], write) + _try_together(conn, rows[middle:], write)
-
-
-def _as_uuid(value: UUID | str | None) -> UUID | None:
-    return UUID(value) if isinstance(value, str) else value

@@ -57,6 +57,17 @@ class ConnectorRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StorableRecord(ConnectorRecord):
+    """A record as `normalise.normalise_record` returns it, and nobody else makes one: it is written as it stands."""
+
+    recording_start_time: datetime
+    duration: int | None = None
+    bank_id: UUID | None = None
+    vault_id: UUID | None = None
+    recording_end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineResult:
     """What became of one record.
 
@@ -189,7 +200,7 @@ class Ready:
     """An item that became a record."""
 
     item: ListedItem
-    record: ConnectorRecord
+    record: StorableRecord
     kind: Literal["ready"] = "ready"
 
 

@@ -15,9 +15,15 @@ import dagster as dg
 import psycopg
 from psycopg.rows import scalar_row
 
+from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.leases import LeaseLostError
-from import_pipeline.ledger import Written, record_outcomes
-from import_pipeline.pipeline import add_missing_vault_entries, write_recordings
+from import_pipeline.ledger import Written, record_outcomes, send_outcomes
+from import_pipeline.pipeline import (
+    add_missing_vault_entries,
+    prepare_recordings,
+    send_recordings,
+    write_recordings,
+)
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
 from import_pipeline.sql import query
@@ -110,7 +116,10 @@ def write_outcomes(
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             counted_now = set(counted or ())
-            result = _write_once(conn, account, run_id, outcomes, counted_now)
+            result = _write_new(conn, account, run_id, outcomes, counted_now)
+            if result is None:
+                counted_now = set(counted or ())
+                result = _write_with_care(conn, account, run_id, outcomes, counted_now)
         except _TRY_AGAIN:
             if attempt == _ATTEMPTS:
                 raise
@@ -123,11 +132,50 @@ def write_outcomes(
     raise AssertionError("unreachable")
 
 
-def _write_once(
+def _write_new(
+    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
+) -> tuple[Counts, int] | None:
+    """Write a chunk as if every record in it were good and new, as nearly always: all statements are sent at once.
+
+    If one is not, it is not written, and the ledger's reference to it makes the database refuse the chunk.
+
+    Returns:
+        As `write_outcomes`; None if something stood against it: then nothing is written.
+    """
+    if any(isinstance(outcome, Known) for outcome in outcomes):
+        return None
+    ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
+    try:
+        with acting_as(conn, account.user_id):
+            prepared = prepare_recordings(conn, account.user_id, [outcome.record for outcome in ready])
+            ids = {row["position"]: row["id"] for row in prepared.rows if row["vault_id"]}
+            if len(ids) < len(ready):
+                raise psycopg.Rollback
+            new_ids = iter([ids[position] for position in sorted(ids)])
+            with conn.pipeline():
+                held = _ask_for_account(conn, account)
+                send_recordings(conn, prepared.rows)
+                written = [
+                    Written(outcome, next(new_ids)) if isinstance(outcome, Ready) else Written(outcome)
+                    for outcome in outcomes
+                ]
+                sent = send_outcomes(conn, account, run_id, written)
+            _require_account(held)
+            counts = sent.count(counted)
+            _advance(conn, account, len(outcomes), counts.skipped)
+            return counts, 0
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        if conn.broken or is_about_every_row(error):
+            raise
+    return None
+
+
+def _write_with_care(
     conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
 ) -> tuple[Counts, int]:
+    """Write a chunk so that what cannot be written harms nothing else."""
     with acting_as(conn, account.user_id):
-        now = _hold_account(conn, account)
+        now = _require_account(_ask_for_account(conn, account))
         ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
         results = iter(write_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
         unvaulted = [
@@ -143,28 +191,24 @@ def _write_once(
             else:
                 written.append(Written(outcome))
         counts = record_outcomes(conn, account, run_id, written, counted)
-        conn.execute(
-            query("advance_sync_job"),
-            {
-                "id": account.sync_job_id,
-                "user_id": account.user_id,
-                "done": len(outcomes),
-                "skipped": counts.skipped,
-            },
-        )
+        _advance(conn, account, len(outcomes), counts.skipped)
     return counts, sum(1 for one in written if one.vault_error)
 
 
-def _hold_account(conn: psycopg.Connection[Any], account: Account) -> datetime:
-    """Keep the account from being removed until the end of the transaction, and return the database's time.
+def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[datetime]:
+    """Keep the account from being removed until the end of the transaction."""
+    cursor: psycopg.Cursor[datetime] = conn.cursor(row_factory=scalar_row)
+    return cursor.execute(query("hold_account"), {"id": account.id, "user_id": account.user_id})
+
+
+def _require_account(held: psycopg.Cursor[datetime]) -> datetime:
+    """Return the database's time.
 
     Raises:
-        LeaseLostError: It was removed, and with it, perhaps, everything of its user: nothing may be written again.
+        LeaseLostError: The account was removed, and with it, perhaps, everything of its user: nothing may be written
+            again.
     """
-    with conn.cursor(row_factory=scalar_row) as cursor:
-        now: datetime | None = cursor.execute(
-            query("hold_account"), {"id": account.id, "user_id": account.user_id}
-        ).fetchone()
+    now = held.fetchone()
     if now is None:
         raise LeaseLostError(
             "This account was removed while a run worked on it; what the run had not committed is lost."
@@ -186,7 +230,11 @@ def _advance_by_settled(postgres: PostgresResource, account: Account, counts: Co
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
         with postgres.connection() as conn, acting_as(conn, account.user_id):
-            conn.execute(
-                query("advance_sync_job"),
-                {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": counts.skipped},
-            )
+            _advance(conn, account, done, counts.skipped)
+
+
+def _advance(conn: psycopg.Connection[Any], account: Account, done: int, skipped: int) -> None:
+    conn.execute(
+        query("advance_sync_job"),
+        {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": skipped},
+    )

@@ -1,18 +1,18 @@
 -- Inserts recordings and returns id, source and external id of each; those that the user already has give no row.
 -- One statement for all is planned once; the arrays are sent in binary.
 insert into public.recordings (
-    bank_id, owner_user_id, title, audio_url, video_url, full_transcript, summary, global_tags,
+    id, bank_id, owner_user_id, title, audio_url, video_url, full_transcript, summary, global_tags,
     source_app, source_metadata, duration, recording_start_time, recording_end_time, synced_at
 )
 select
-    bank_id, %(owner_user_id)s, title, audio_url, video_url, full_transcript, summary, '{}',
+    id, bank_id, %(owner_user_id)s, title, audio_url, video_url, full_transcript, summary, '{}',
     source_app, source_metadata, duration, recording_start_time, recording_end_time, now()
 from unnest(
-    %(bank_id)b::uuid[], %(title)b::text[], %(audio_url)b::text[], %(video_url)b::text[],
+    %(id)b::uuid[], %(bank_id)b::uuid[], %(title)b::text[], %(audio_url)b::text[], %(video_url)b::text[],
     %(full_transcript)b::text[], %(summary)b::text[], %(source_app)b::text[], %(source_metadata)b::jsonb[],
     %(duration)b::integer[], %(recording_start_time)b::timestamptz[], %(recording_end_time)b::timestamptz[]
 ) as new (
-    bank_id, title, audio_url, video_url, full_transcript, summary, source_app, source_metadata, duration,
+    id, bank_id, title, audio_url, video_url, full_transcript, summary, source_app, source_metadata, duration,
     recording_start_time, recording_end_time
 )
 on conflict (owner_user_id, source_app, (source_metadata ->> 'external_id')) do nothing

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attack
 import dagster as dg
@@ -237,6 +238,7 @@ def test_no_statement_of_the_product_depends_on_the_search_path(conn: Connection
 def recording(owner: str, bank: str) -> dict[str, Any]:
     nothing = dict.fromkeys(("audio_url", "video_url", "summary", "duration", "recording_end_time"))
     row = nothing | {
+        "id": uuid4(),
         "bank_id": id_of(bank),
         "title": "Forged",
         "full_transcript": SPEECH,
