@@ -1,19 +1,27 @@
-"""How fast calls get into the database: our stages against COPY without any check, and one by one.
+"""How fast calls get into the database: our stages against COPY without any check, one by one, and against dlt.
 
-    uv run python -m benchmarks.insert [--json] [--rounds 5] [--rows 1000]
+    uv run --group benchmarks python -m benchmarks.insert [--json] [--rounds 5] [--rows 2000]
 
-All sides write the same calls into the same three tables of the same embedded server, with the same indexes. Ours asks
-for duplicates, writes recordings, vault entries and the ledger as `import_worker`, bound by row-level security.
+All sides write the same calls into the same embedded server. Ours asks for duplicates and writes recordings, vault
+entries and the ledger as `import_worker`, bound by row-level security. COPY fills the same three tables with the same
+indexes in one transaction, as their owner, and asks nothing. One by one is `check_duplicate` and `insert_recording` for
+each call, without a ledger. dlt loads one table of its own, whose key is the call's id, after a first load that made
+it; where dlt is not installed (`--group benchmarks`), its claims are left out.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -25,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import servers
 import tenants
+from proxy import Proxy
 
 from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, migrations
 from import_pipeline.accounts import ensure_account
@@ -36,6 +45,7 @@ from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
 
 Connection = psycopg.Connection[Any]
+ROUND_TRIP_SECONDS = 0.02
 BEGAN = datetime(2024, 3, 1, 9, tzinfo=UTC)
 WORDS = [word.strip(".,") for word in (__doc__ or "").split()] + [f"word{number}" for number in range(3000)]
 
@@ -76,6 +86,15 @@ class Library:
         with self.connect() as conn:
             account_id = ensure_account(conn, self.user.id, "benchmark")
         self.account = Account(account_id, self.user.id, "benchmark", self.user.email, BEGAN)
+
+    @contextmanager
+    def reached_by(self, proxy: Proxy) -> Iterator[None]:
+        """Connect by way of a proxy meanwhile."""
+        direct, self.url = self.url, proxy.through(self.url)
+        try:
+            yield
+        finally:
+            self.url = direct
 
     def connect(self) -> Connection:
         """Open a connection as every other of ours is."""
@@ -155,6 +174,58 @@ def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
         )  # fmt: skip
 
 
+class Dlt:
+    """dlt's pipeline into PostgreSQL, whose tables are there already.
+
+    Args:
+        library: Whose server to load into.
+        folder: Where it keeps its working files.
+        strategy: Of merging: `delete-insert`, its usual one, or `insert-only`.
+    """
+
+    def __init__(self, library: Library, folder: Path, strategy: str) -> None:
+        import dlt
+
+        self.library = library
+        self.strategy = strategy
+        self.name = f"dlt_{strategy.replace('-', '_')}"
+        self.pipeline = dlt.pipeline(
+            self.name,
+            pipelines_dir=str(folder / "dlt"),
+            # It insists on a host and a password; the socket in the query is what counts.
+            destination=dlt.destinations.postgres(library.url.replace("@/", ":unused@localhost/", 1)),
+            dataset_name=self.name,
+        )
+
+    def insert(self, records: Sequence[ConnectorRecord]) -> None:
+        """Load records."""
+        self.pipeline.run(
+            [
+                {
+                    "external_id": record.external_id,
+                    "source_app": record.source_app,
+                    "title": record.title,
+                    "full_transcript": record.full_transcript,
+                    "recording_start_time": record.recording_start_time,
+                    "recording_end_time": record.recording_end_time,
+                    "duration": record.duration,
+                    "source_metadata": record.source_metadata,
+                }
+                for record in records
+            ],
+            table_name="recordings",
+            columns={"source_metadata": {"data_type": "json"}},
+            primary_key="external_id",
+            write_disposition={"disposition": "merge", "strategy": self.strategy},
+        ).raise_on_failed_jobs()
+
+    def empty(self) -> None:
+        """Take everything out again."""
+        with self.library.connect() as conn:
+            conn.execute(f"truncate {self.name}.recordings")
+            conn.execute("checkpoint")
+
+
 def write(cursor: psycopg.Cursor[Any], target: str, types: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Copy rows into a table."""
     with cursor.copy(f"copy {target} from stdin (format binary)") as sink:
@@ -169,44 +240,62 @@ def cut(records: Sequence[ConnectorRecord], size: int) -> Iterator[Sequence[Conn
         yield records[start : start + size]
 
 
-def measure(library: Library, characters: int, number: int, rounds: int) -> list[Claim]:
+def per_row(sides: Sequence[Side], numbers: Sequence[int], rounds: int) -> dict[str, float]:
+    """Take turns, and return the median seconds per call of each side, which writes so many."""
+    seconds = take_turns(sides, rounds)
+    return {side.name: seconds[side.name] / number for side, number in zip(sides, numbers, strict=True)}
+
+
+def measure(library: Library, characters: int, number: int, rounds: int, folder: Path) -> list[Claim]:
     """Compare all sides with transcripts of about so many characters."""
     records = [normalise_record(record) for record in make_records(number, characters)]
-
-    def side(name: str, function: Callable[[Library, Sequence[ConnectorRecord]], None]) -> Side:
-        return Side(name, lambda: function(library, records), library.empty)
-
-    seconds = take_turns([side("COPY", copy), side("ours", insert_ours)], rounds)
-    library.require(number)
-    few = records[: max(250, number // 4)]
-    slow = take_turns(
-        [
-            Side("ours", lambda: insert_ours(library, few), library.empty),
-            Side("one by one", lambda: insert_one_by_one(library, few), library.empty),
-        ],
-        rounds,
-    )
     size = f"{characters // 1000} kB"
-    return [
-        Claim(
-            f"{size}: rate of ours / COPY",
-            seconds["COPY"] / seconds["ours"],
-            0.85 if characters > 9000 else 0.6,
-            seconds=seconds,
-        ),
-        Claim(f"{size}: one by one / ours", slow["one by one"] / slow["ours"], 5, seconds=slow),
-    ]
+
+    def side(name: str, function: Callable[[Library, Sequence[ConnectorRecord]], None], number: int) -> Side:
+        return Side(name, lambda: function(library, records[:number]), library.empty)
+
+    seconds = per_row([side("COPY", copy, number), side("ours", insert_ours, number)], [number] * 2, rounds)
+    library.require(number)
+    rate = seconds["COPY"] / seconds["ours"]
+    claims = [Claim(f"{size}: rate of ours / COPY", rate, 0.85 if characters > 9000 else 0.6, seconds=seconds)]
+
+    some = min(number, 500)
+    ours, one_by_one = side("ours", insert_ours, some), side("one by one", insert_one_by_one, some)
+    seconds = per_row([ours, one_by_one], [some] * 2, rounds)
+    claims.append(Claim(f"{size}: one by one / ours", seconds["one by one"] / seconds["ours"], 5, seconds=seconds))
+
+    host, port = parse_qs(urlsplit(library.url).query)["host"][0], urlsplit(library.url).port or 5432
+    with Proxy(f"{host}/.s.PGSQL.{port}", protocol="postgres") as proxy, library.reached_by(proxy):
+        proxy.delay = ROUND_TRIP_SECONDS / 2
+        few = min(number, 10)
+        sides = [side("ours", insert_ours, some), side("one by one", insert_one_by_one, few)]
+        seconds = per_row(sides, [some, few], rounds)
+    text = f"{size}, {ROUND_TRIP_SECONDS * 1000:.0f} ms round trip: one by one / ours"
+    claims.append(Claim(text, seconds["one by one"] / seconds["ours"], 50, seconds=seconds))
+
+    if find_spec("dlt"):
+        sides = [side("ours", insert_ours, number)]
+        for strategy in ("delete-insert", "insert-only"):
+            loader = Dlt(library, folder, strategy)
+            loader.insert(records[:1])
+            sides.append(Side(strategy, partial(loader.insert, records), loader.empty))
+        seconds = per_row(sides, [number] * 3, rounds)
+        for strategy in ("delete-insert", "insert-only"):
+            ratio = seconds[strategy] / seconds["ours"]
+            claims.append(Claim(f"{size}: dlt merge, {strategy} / ours", ratio, 8, seconds=seconds))
+    return claims
 
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=5, rows=1000)
+    arguments = parse_arguments(__doc__, rounds=5, rows=2000)
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     with servers.scratch_folder() as folder, open_server(folder / "home") as server:
         library = Library(server.url())
         claims = [
             claim
             for characters in (2_000, 20_000)
-            for claim in measure(library, characters, arguments.rows, arguments.rounds)
+            for claim in measure(library, characters, arguments.rows, arguments.rounds, folder)
         ]
         report(claims, as_json=arguments.json)
 

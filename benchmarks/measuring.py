@@ -110,7 +110,7 @@ def report(claims: Sequence[Claim], *, as_json: bool) -> None:
                 f"{bound} {each.target:g}, {'met' if each.is_met else 'NOT MET'}" if each.target is not None else "-"
             )
             print(f"{each.text:<70} {each.ratio:8.2f}  ({verdict})")
-            print("    " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in each.seconds.items()))
+            print("    " + ", ".join(f"{name} {seconds:.3g} s" for name, seconds in each.seconds.items()))
     sys.exit(0 if all(each.is_met for each in claims) else 1)
 
 

@@ -11,12 +11,13 @@ from commands import REPOSITORY
 
 BENCHMARKS = {
     "dedup": "--largest 2000 --rounds 1 --batches 1",
+    "insert": "--rounds 1 --rows 20",
     "job": "--rounds 1 --calls 2",
     "memory": "--records 100",
     "provider": "--rounds 1 --seconds 1 --source zoom",
     "scale": "--rounds 1 --calls 20 --most 2",
 }
-MINUTES = {"job", "memory", "provider", "scale"}
+MINUTES = {"insert", "job", "memory", "provider", "scale"}
 
 
 @pytest.mark.parametrize(
