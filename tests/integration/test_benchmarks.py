@@ -11,7 +11,7 @@ from commands import REPOSITORY
 
 BENCHMARKS = {
     "dedup": "--largest 2000 --rounds 1 --batches 1",
-    "insert": "--rounds 1 --rows 20",
+    "insert": "--rounds 1 --rows 4",
     "job": "--rounds 1 --calls 2",
     "memory": "--records 100",
     "provider": "--rounds 1 --seconds 1 --source zoom",
