@@ -46,14 +46,14 @@ def import_calls(number: int, characters: int) -> tuple[float, float]:
         connected = command_line.run("connect", "fathom")
         assert connected.code == 0, connected.stderr
         begun = time.perf_counter()
-        with open(folder / "out", "w+") as out, open(folder / "err", "w+") as err:
+        told = [folder / "out", folder / "err"]  # pipes would have to be read meanwhile
+        with told[0].open("w") as out, told[1].open("w") as err:
             process = command_line.start("sync", "fathom", "--json", stdout=out, stderr=err)
             peak = watch(process)
-            seconds = time.perf_counter() - begun
-            out.seek(0), err.seek(0)
-            told = out.read().splitlines()
-            assert process.returncode == 0, err.read()
-        assert json.loads(told[-1])["inserted"] == number, told[-1]
+        seconds = time.perf_counter() - begun
+        out_text, err_text = (each.read_text(encoding="utf-8") for each in told)
+        assert process.returncode == 0, err_text
+        assert json.loads(out_text.splitlines()[-1])["inserted"] == number, out_text
     return peak, seconds
 
 
@@ -61,9 +61,10 @@ def watch(process: subprocess.Popen[str]) -> float:
     """Wait for a process, and return the most megabytes that it had resident."""
     peak = 0.0
     while process.poll() is None:
-        with suppress(OSError, AttributeError):  # it has just ended
+        with suppress(OSError):  # it may just have ended
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-            peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1000  # type: ignore[index]
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                peak = int(found[1]) * 1024 / 1e6
         time.sleep(0.2)
     return peak
 
