@@ -26,7 +26,7 @@ from psycopg.rows import tuple_row
 from import_pipeline.errors import ConfigurationError, RateLimitedError, ReconnectError
 from import_pipeline.settings import setting_name, source_setting
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import acting_at_once
 
 Lane = Literal["live", "history"]
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
@@ -163,8 +163,10 @@ class RateBudget:
 
     def _ask(self, statement: str, parameters: dict[str, Any]) -> Any:
         try:
-            with self._connect() as conn, acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-                return cursor.execute(statement, parameters).fetchone()
+            with self._connect() as conn, conn.cursor(row_factory=tuple_row) as cursor:
+                with acting_at_once(conn, None):  # whoever shares the account waits for the budget meanwhile
+                    cursor.execute(statement, parameters)
+                return cursor.fetchone()
         except (psycopg.errors.ForeignKeyViolation, psycopg.errors.NoDataFound):
             raise ReconnectError("The account was deleted meanwhile; connect the source again.") from None
 

@@ -36,18 +36,14 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
     """
     nested = conn.info.transaction_status != TransactionStatus.IDLE
-    claims = "" if user_id is None else json.dumps({"sub": str(user_id), "role": "authenticated"})
-    worker = {"role": WORKER_ROLE, "claims": claims, "claim": "", "claim_sub": "", "claim_role": ""}
     with conn.transaction():
         before = None
         if nested:
             with conn.cursor(row_factory=dict_row) as cursor:
                 before = cursor.execute(query("find_actor")).fetchone()
-        path = "" if is_path_open(conn) else None
-        # In a transaction of the caller's own it is for him to say.
-        idle_timeout = None if nested else f"{IDLE_IN_TRANSACTION_SECONDS}s"
+        settings = _settings(user_id, is_path_open(conn), nested=nested)
         try:
-            conn.execute(query("act_as"), {**worker, "path": path, "idle_timeout": idle_timeout})
+            conn.execute(query("act_as"), settings)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
             raise ConfigurationError(
                 f"The login {conn.info.user!r} may not work as {WORKER_ROLE!r}: run `import-pipeline migrate` with the "
@@ -57,6 +53,39 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
         # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
             conn.execute(query("act_as"), {**before, "idle_timeout": None})
+
+
+@contextmanager
+def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
+    """Send what is executed in the block as one transaction, like `acting_as`, and wait for its end once.
+
+    Where others wait for the locks of a statement: over a slow line they would last until our word to commit arrives.
+    Results can be read after the block, in which nothing may ask for one. The connection is idle and in autocommit.
+    """
+    settings = _settings(user_id, is_path_open(conn))
+    try:
+        with conn.pipeline():
+            conn.execute("begin")
+            conn.execute(query("act_as"), settings)
+            yield
+            conn.execute("commit")
+    finally:
+        if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
+            conn.rollback()  # after an error the server has passed over the commit
+
+
+def _settings(user_id: UUID | str | None, is_open: bool, *, nested: bool = False) -> dict[str, Any]:
+    """Return the parameters of `act_as`."""
+    return {
+        "role": WORKER_ROLE,
+        "claims": "" if user_id is None else json.dumps({"sub": str(user_id), "role": "authenticated"}),
+        "claim": "",
+        "claim_sub": "",
+        "claim_role": "",
+        "path": "" if is_open else None,
+        # In a transaction of the caller's own it is for him to say.
+        "idle_timeout": None if nested else f"{IDLE_IN_TRANSACTION_SECONDS}s",
+    }
 
 
 def is_path_open(conn: psycopg.Connection[Any]) -> bool:

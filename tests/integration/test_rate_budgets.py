@@ -24,6 +24,7 @@ from fakes.limits import Limiter
 from fakes.server import Request, Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from proxy import Event, Proxy
 
 from import_pipeline import rate_budgets
 from import_pipeline.accounts import ensure_account
@@ -266,6 +267,26 @@ def test_a_demand_for_silence_holds_for_other_clients_of_the_account(
             refused.result()
         assert site.early_requests == []
         assert len(site.requests) == 4
+
+
+def test_nobody_waits_for_a_slow_line_of_somebody_else(database_url: str, account_id: UUID) -> None:
+    """A budget is locked while a place is taken: to the database that is one word, and not one more to commit."""
+    turns: list[str] = []
+    with Proxy.before(database_url) as proxy, psycopg.connect(proxy.through(database_url), autocommit=True) as slow:
+
+        def count(event: Event) -> None:
+            if event.sender == "server" and event.kind == "Z":  # ready for the next turn of the conversation
+                turns.append(event.kind)
+
+        @contextmanager
+        def lend() -> Iterator[Connection]:
+            yield slow
+
+        budget = RateBudget(account_id, [HOUR], lend)
+        budget.take(["requests"])  # whose connection learns what it needs
+        proxy.rules.append(count)
+        budget.take(["requests"])
+    assert len(turns) == 1
 
 
 # What is counted, and for how long

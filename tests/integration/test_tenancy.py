@@ -24,7 +24,7 @@ from import_pipeline.audit import find_findings
 from import_pipeline.duplicates import find_duplicates
 from import_pipeline.personal_data import erase_rows
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import acting_as, acting_at_once
 
 Connection = psycopg.Connection[Any]
 Refused = Callable[[], AbstractContextManager[None]]
@@ -614,6 +614,37 @@ def test_role_and_claims_do_not_outlive_the_block_whatever_happens_in_it(conn: C
             assert whom(conn) == ("postgres", None, None, '"$user", public')
             if not is_nested:
                 conn.commit()
+
+
+def test_what_is_sent_at_once_is_one_transaction_in_the_users_name(
+    conn: Connection, database_url: str, cast: Cast
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as other, other.cursor() as cursor:
+        with acting_at_once(other, cast.ana.id):
+            cursor.execute("select current_user::text, auth.uid(), auth.role(), current_setting('search_path')")
+        assert cursor.fetchone() == ("import_worker", cast.ana.id, "authenticated", '"$user", public')
+        assert whom(other) == ("postgres", None, None, '"$user", public')
+        insert = "insert into import_sources (user_id, source_app) values (%s, 'demo')"
+
+        def fail(statement: str, *parameters: object, error: type[Exception] | None = None) -> None:
+            with acting_at_once(other, cast.ana.id):
+                other.execute(insert, [cast.ana.id])
+                other.execute(statement, parameters)
+                if error is not None:
+                    raise error
+
+        for expected, failing in (
+            (errors.DivisionByZero, lambda: fail("select 1 / 0")),
+            (errors.InsufficientPrivilege, lambda: fail(insert, cast.ben.id)),
+            (ValueError, lambda: fail("select 1", error=ValueError)),
+        ):
+            with pytest.raises(expected):
+                failing()
+            assert whom(other) == ("postgres", None, None, '"$user", public')
+        assert other.execute("select count(*) from import_sources where source_app = 'demo'").fetchone() == (0,)
+        with acting_at_once(other, cast.ana.id):
+            other.execute(insert, [cast.ana.id])
+    assert one(conn, "select count(*) from import_sources where source_app = 'demo'") == 1
 
 
 @pytest.fixture
