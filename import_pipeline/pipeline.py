@@ -19,7 +19,8 @@ from psycopg.types.json import Jsonb
 
 from import_pipeline.connections import flush
 from import_pipeline.database_errors import classify, describe_database_error, is_about_every_row
-from import_pipeline.errors import BankError, ImportPipelineError, ItemError
+from import_pipeline.destinations import Destinations
+from import_pipeline.errors import ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult, StorableRecord
 from import_pipeline.sql import columns, query
@@ -182,7 +183,7 @@ def prepare_recordings(
 ) -> PreparedRecordings:
     """Check records and find where each belongs, in a transaction in the owner's name."""
     prepared = PreparedRecordings([], [None] * len(records), {})
-    destinations = _Destinations(conn, user_id)
+    destinations = Destinations(conn, user_id)
     for position, record in enumerate(records):
         try:
             clean = normalise_record(record)
@@ -273,49 +274,6 @@ def add_missing_vault_entries(conn: _Connection, user_id: UUID | str, recording_
 _DELETED_MEANWHILE = InsertResult(
     error="it was deleted while it was being imported; the next run decides", error_class="transient"
 )
-
-
-class _Destinations:
-    """Bank and vault for each record of one call, each looked up once."""
-
-    def __init__(self, conn: _Connection, user_id: UUID | str) -> None:
-        self._conn = conn
-        self._user_id = user_id
-        self._found: dict[tuple[UUID | None, UUID | None], tuple[UUID, UUID | None] | BankError] = {}
-
-    def resolve(self, record: StorableRecord) -> tuple[UUID, UUID | None]:
-        key = (record.bank_id, record.vault_id)
-        if key not in self._found:
-            try:
-                self._found[key] = self._look_up(*key)
-            except BankError as error:
-                self._found[key] = error
-        found = self._found[key]
-        if isinstance(found, BankError):
-            raise BankError(str(found))
-        return found
-
-    def _look_up(self, bank_id: UUID | None, vault_id: UUID | None) -> tuple[UUID, UUID | None]:
-        parameters = {"user_id": self._user_id, "bank_id": bank_id, "vault_id": vault_id}
-        with self._conn.cursor(row_factory=tuple_row) as cursor:
-            if bank_id is None and vault_id is not None:
-                banks = cursor.execute(query("find_bank_of_vault"), parameters).fetchall()
-                if not banks:
-                    raise BankError(f"The user {self._user_id} is not a member of the bank of vault {vault_id}.")
-            elif bank_id is not None:
-                banks = cursor.execute(query("find_bank_membership"), parameters).fetchall()
-                if not banks:
-                    raise BankError(f"The user {self._user_id} is not a member of the bank {bank_id}.")
-            else:
-                banks = cursor.execute(query("find_personal_banks"), parameters).fetchall()
-                if len(banks) != 1:
-                    count = "no personal bank" if not banks else f"{len(banks)} personal banks"
-                    raise BankError(f"The user {self._user_id} has {count}; name the bank of the recording.")
-            bank: UUID = banks[0][0]
-            vaults = cursor.execute(query("find_vault"), {"bank_id": bank, "vault_id": vault_id}).fetchall()
-            if vault_id is not None and not vaults:
-                raise BankError(f"The vault {vault_id} is not in the bank {bank}.")
-            return bank, vaults[0][0] if vaults else None
 
 
 def _find_recordings(
