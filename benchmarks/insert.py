@@ -21,7 +21,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -264,8 +263,7 @@ def measure(library: Library, characters: int, number: int, rounds: int, folder:
     seconds = per_row([ours, one_by_one], [some] * 2, rounds)
     claims.append(Claim(f"{size}: one by one / ours", seconds["one by one"] / seconds["ours"], 5, seconds=seconds))
 
-    host, port = parse_qs(urlsplit(library.url).query)["host"][0], urlsplit(library.url).port or 5432
-    with Proxy(f"{host}/.s.PGSQL.{port}", protocol="postgres") as proxy, library.reached_by(proxy):
+    with Proxy.before(library.url) as proxy, library.reached_by(proxy):
         proxy.delay = ROUND_TRIP_SECONDS / 2
         few = min(number, 10)
         sides = [side("ours", insert_ours, some), side("one by one", insert_one_by_one, few)]

@@ -22,10 +22,12 @@ from connectors import demo
 from connectors.demo import START, Call, ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo, no_http
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
+from proxy import Event, Proxy
 from world import World, calls, problem_of, summary_of
 
 from import_pipeline import ConnectorRecord, run_pipeline, staging
 from import_pipeline.clients import Storage
+from import_pipeline.connections import connection_settings
 from import_pipeline.deadlines import Patience
 from import_pipeline.errors import (
     ErrorClass,
@@ -39,13 +41,14 @@ from import_pipeline.errors import (
 from import_pipeline.http import HttpClient
 from import_pipeline.leases import acquire_lease, this_process
 from import_pipeline.ledger import ledger_key, request_retry
+from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.records import Account, Counts, ListedItem, NewItem, Ready
+from import_pipeline.records import Account, Counts, Failed, ListedItem, NewItem, Outcome, Ready
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import CHUNK_CHARACTERS, CHUNK_ROWS, cut_chunks, write_outcomes
 from import_pipeline.stages.transform import LONGEST_REASON, next_attempt_at, next_look_at, transform_items
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import acting_as, is_path_open
 
 CANARY = "CANARY-4b1f: what was said must not leave the database"
 
@@ -731,6 +734,47 @@ def test_when_no_check_works_everything_is_taken_for_new_and_nothing_comes_twice
     outcomes = list(transform_items(source, account, new, no_http(), account.opened_at))
     assert write_outcomes(world.conn, account, "run-2", outcomes)[0] == Counts(skipped=5)
     assert len(world.recordings()) == 5
+
+
+def turns_of(world: World, account: Account, run_id: str, outcomes: list[Outcome]) -> tuple[int, Counts]:
+    """Write a chunk, and return how often the server was waited for."""
+    turns = 0
+
+    def count(event: Event) -> None:
+        nonlocal turns
+        turns += event.sender == "server" and event.kind == "Z"
+
+    with (
+        Proxy.before(world.url) as proxy,
+        psycopg.connect(proxy.through(world.url), **connection_settings()) as conn,
+    ):
+        is_path_open(conn)  # asked once per connection
+        proxy.rules.append(count)
+        counts, _ = write_outcomes(conn, account, run_id, outcomes)
+        return turns, counts
+
+
+def test_new_calls_are_written_in_few_turns_and_a_bad_one_among_them_only_costs_more(world: World) -> None:
+    """Over a slow line the turns are what an import takes."""
+    ana = world.account("ana@example.com")
+    (account,) = opened(world, Demo(), "run-1", ana)
+    good = [Ready(ListedItem(f"good {n}"), normalise_record(record_of(f"good {n}"))) for n in range(250)]
+    failed = Failed(ListedItem("broken"), "data", "It is broken.")
+    few, counts = turns_of(world, account, "run-1", [*good, failed])
+    assert counts == Counts(inserted=250, failed=1)
+    assert 0 < few <= 6
+    world.do(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin if new.title = 'bad' then raise 'no'; end if; return new; end $$"
+    )
+    world.do("create trigger refuse before insert on public.recordings for each row execute function refuse()")
+    more = [Ready(ListedItem(f"more {n}"), normalise_record(record_of(f"more {n}"))) for n in range(9)]
+    bad = Ready(ListedItem("bad"), normalise_record(record_of("bad", title="bad")))
+    many, counts = turns_of(world, account, "run-1", [*more, bad])
+    assert counts == Counts(inserted=9, failed=1)
+    assert many > few
+    assert len(world.recordings()) == 259
+    assert world.rows("select count(*) from vault_entries where vault_id = %s", ana.vault_id) == [(259,)]
 
 
 def test_a_vault_entry_that_failed_is_repaired_by_the_next_run(world: World) -> None:
