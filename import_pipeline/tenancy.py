@@ -1,7 +1,7 @@
 """For whom a transaction works: the role `import_worker`, and the owner whose rows it may touch.
 
-Everything the importer reads or writes for an account happens inside `acting_as`, so that the database itself refuses
-rows of others. Nothing here survives the transaction: that is what a pooler in transaction mode asks for.
+Everything the importer reads or writes happens inside `acting_as` or `acting_at_once`, so that the database itself
+refuses rows of others. Nothing here survives the transaction: that is what a pooler in transaction mode asks for.
 """
 
 from __future__ import annotations
