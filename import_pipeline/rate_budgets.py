@@ -65,6 +65,17 @@ class Permit:
     """Whether by our own count the provider has room for more."""
 
 
+@dataclass(slots=True)
+class _Answers:
+    """How many answers this process has had for an account, and in how many seconds the quickest came."""
+
+    number: int = 0
+    quickest: float = math.inf
+
+
+_answers: dict[UUID, _Answers] = {}
+
+
 class RateBudget:
     """The budgets of one account.
 
@@ -90,8 +101,7 @@ class RateBudget:
         self._connect = connect
         self._lane = lane
         self._sleep = sleep
-        self._answers = 0
-        self._quickest = math.inf
+        self._answers = _answers.setdefault(account_id, _Answers())
 
     def take(self, names: Sequence[str]) -> Permit:
         """Wait until one more request fits into all these budgets, and count it.
@@ -148,9 +158,9 @@ class RateBudget:
         the next request will need as well, and what lies behind it has passed since this one was counted. The first
         ones say nothing, since a connection is opened for each of them.
         """
-        self._answers += 1
-        self._quickest = min(self._quickest, seconds)
-        return self._quickest if self._answers > _ANSWERS_UNTIL_LEARNT else 0.0
+        self._answers.number += 1
+        self._answers.quickest = min(self._answers.quickest, seconds)
+        return self._answers.quickest if self._answers.number > _ANSWERS_UNTIL_LEARNT else 0.0
 
     def block(self, seconds: float, names: Sequence[str]) -> None:
         """Note that the provider asked for silence; no process draws on these budgets before."""

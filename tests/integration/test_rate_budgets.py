@@ -312,8 +312,8 @@ def test_what_every_answer_takes_at_least_does_not_count(
     """Of 300 ms that an answer takes, 200 ms are the way there and back of every request, the next one included."""
     monkeypatch.setattr(rate_budgets, "_ANSWERS_UNTIL_LEARNT", 1)
     limit = RateLimit("requests", 5, timedelta(seconds=1))
-    budget = RateBudget(account_id, [limit], connect)
     for seconds in (0.2, 0.3):
+        budget = RateBudget(account_id, [limit], connect)  # each batch of calls has one of its own
         permit = budget.take(["requests"])
         time.sleep(seconds)
         budget.settle(permit)
