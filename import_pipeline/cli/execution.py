@@ -21,6 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from import_pipeline.cli.output import say
+from import_pipeline.cli.session import loading
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database import Database
 from import_pipeline.errors import (
@@ -169,7 +170,8 @@ def open_instance(database: Database) -> Iterator[dg.DagsterInstance]:
     """
     prepare_instance(database)
     try:
-        instance = dg.DagsterInstance.get()
+        with loading():  # what its storage needs
+            instance = dg.DagsterInstance.get()
     except Exception as error:  # a missing folder, broken YAML, an unreachable storage: whatever its libraries raise
         reason = (str(error).strip().splitlines() or [""])[0]
         if "://" in reason:  # it may quote an address with its password

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from import_pipeline.cli.output import plural, print_json, say
-from import_pipeline.cli.session import default_user, json_option, open_session, user_option
+from import_pipeline.cli.session import default_user, json_option, loading, open_session, user_option
 from import_pipeline.errors import ConfigurationError
 
 
@@ -35,7 +35,8 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
         say(f"Importing {', '.join(map(display_path, paths[:3]))}{' …' if len(paths) > 3 else ''} for {who} …")
         ensure_account(conn, user_id, connector.source_app, who)
         options = {"paths": [path_as_text(path.absolute()) for path in paths]}
-        from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
+        with loading():  # Dagster, so it comes after the first words
+            from import_pipeline.cli.running import run_import
 
         raise SystemExit(run_import(database, connector, user_id, options, as_json=as_json))
 
@@ -63,7 +64,8 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
                 raise ConfigurationError(f"{connector.title} is not connected: run `import-pipeline connect {source}`.")
         what = "everything" if full else "what is new"
         say(f"Importing {what} at {connector.title} for {user or default_user()} …")
-        from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
+        with loading():  # Dagster, so it comes after the first words
+            from import_pipeline.cli.running import run_import
 
         raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json, full=full))
 
@@ -112,7 +114,8 @@ def backfill(
 
     connector = get_connector(source)
     with open_database() as database:
-        from import_pipeline.cli.backfilling import run_backfill  # loads Dagster
+        with loading():  # Dagster
+            from import_pipeline.cli.backfilling import run_backfill
 
         raise SystemExit(run_backfill(database, connector, users, first, last, yes=yes, as_json=as_json))
 
@@ -151,7 +154,8 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
                 print_json(dict.fromkeys(("listed", "inserted", "skipped", "waiting", "failed", "ignored"), 0))
             return
         say(f"Trying {plural(len(due), 'item')} again …")
-        from import_pipeline.cli.running import run_import  # loads Dagster, so it comes after the first words
+        with loading():  # Dagster, so it comes after the first words
+            from import_pipeline.cli.running import run_import
 
         due.sort(key=lambda row: row["source_app"])
         code = 0
