@@ -107,9 +107,10 @@ class ProcessRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         self._reap()
         # A session of its own: it outlives this process. The instance is known from the environment; on the command
         # line, where every user of the machine can read, its settings do not belong.
+        program = [sys.executable, "-W", "ignore", "-m", "import_pipeline.run_process"]
         self._started.append(
             subprocess.Popen(  # noqa: S603 - our own interpreter
-                [sys.executable, "-W", "ignore", "-m", "dagster", "api", command, serialize_value(arguments)],
+                [*program, "api", command, serialize_value(arguments)],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

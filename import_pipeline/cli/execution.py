@@ -21,7 +21,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from import_pipeline.cli.output import say
-from import_pipeline.cli.session import loading
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database import Database
 from import_pipeline.errors import (
@@ -33,6 +32,7 @@ from import_pipeline.errors import (
 )
 from import_pipeline.instance import prepare_instance
 from import_pipeline.jobs import build_import_job
+from import_pipeline.loading import loading
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import JsonObject
 from import_pipeline.sensors.settling import settle_run

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from import_pipeline.cli.output import plural, print_json, say
-from import_pipeline.cli.session import default_user, json_option, loading, open_session, user_option
+from import_pipeline.cli.session import default_user, json_option, open_session, user_option
 from import_pipeline.errors import ConfigurationError
+from import_pipeline.loading import loading
 
 
 @click.command()

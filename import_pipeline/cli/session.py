@@ -1,8 +1,7 @@
-"""What most commands begin with: the database, the user whose calls it is about, and loading what is heavy."""
+"""What most commands begin with: the database, and the user whose calls it is about."""
 
 from __future__ import annotations
 
-import gc
 import getpass
 import os
 from collections.abc import Iterator
@@ -32,20 +31,6 @@ INTERRUPTED = 130
 """Exit code of a command that a person broke off."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Look for no garbage while Dagster is loaded: it makes objects by the hundred thousand, and none to be collected.
-
-    Looking among them again and again takes an eighth of the time. They stay for good, so nobody looks later either.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @contextmanager
