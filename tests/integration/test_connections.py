@@ -77,6 +77,7 @@ def test_on_no_terminal_nobody_asks_how_far_a_short_run_is(
     """A schedule of the system's, or a script, would pay for a line that is not printed."""
     monkeypatch.setenv("DATABASE_URL", world.url)
     monkeypatch.setenv("IMPORT_PIPELINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("import_pipeline.cli.execution._LINE_SECONDS", 60)  # short is what ends before
     ana = world.account("ana@example.com")
     with Database(world.url) as database:
         ended = Execution(database, Demo(calls(3)), world.instance).run({"users": [str(ana.id)]}, [ana.id])

@@ -211,7 +211,7 @@ def test_no_repr_shows_what_was_said(path: UPath) -> None:
 
 def test_a_stream_is_read_while_it_is_consumed(path: UPath) -> None:
     """F78: memory is bounded by one item and not by the batch."""
-    large = ConnectorRecord("a", "demo", "t", os.urandom(500_000).hex(), NOW)
+    large = normalise_record(ConnectorRecord("a", "demo", "t", os.urandom(500_000).hex(), NOW))
     process = psutil.Process()
     write_output(path, Stream(BATCH, (Ready(ITEM, large) for _ in range(200))))
     before = process.memory_info().rss
