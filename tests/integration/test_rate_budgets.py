@@ -419,7 +419,7 @@ def test_the_log_stays_small(conn: Connection, connect: Connect, account_id: UUI
         "select cardinality(counts), pg_relation_size('import_pipeline.rate_budgets') from import_pipeline.rate_budgets"
     ).fetchone() or (None, None)
     assert grains <= 102
-    assert size < 1_000_000  # two thousand versions of a row of 1.3 kB, but for what is pruned; less where nobody looks on
+    assert size < 1_000_000  # of two thousand versions, 1.3 kB each, those that are not pruned yet
 
 
 def test_a_clock_that_was_set_back_blocks_nobody_for_long(conn: Connection, connect: Connect, account_id: UUID) -> None:
