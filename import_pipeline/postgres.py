@@ -32,9 +32,12 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     Args:
         url: Address of the server. Empty means `DATABASE_URL` at the time of the run or, without it, the embedded
             server. An address with a password belongs in the environment (`dg.EnvVar`), never in run config.
+        checks_migrations: Whether a run begins by looking whether the database is migrated; false where its process
+            has just done so.
     """
 
     url: str = ""
+    checks_migrations: bool = True
     _database: Database | None = PrivateAttr(default=None)
     _pool: ConnectionPool[BoundedConnection] | None = PrivateAttr(default=None)
     _is_migrated: bool = PrivateAttr(default=False)
@@ -76,7 +79,7 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             DatabaseUnavailableError: The database cannot be reached, or got into trouble while it was asked.
             PendingMigrationsError: It is not migrated.
         """
-        if self._database is not None and not self._is_migrated:
+        if self._database is not None and self.checks_migrations and not self._is_migrated:
             self._database.require_migrated()
             self._is_migrated = True
         with self.connection_for_migration() as conn:

@@ -83,7 +83,7 @@ class Execution:
     """Runs the job of a connector, once or for one month after the other.
 
     Args:
-        database: Where the recordings go.
+        database: Where the recordings go, ready to be worked with.
         connector: The source.
         instance: See `open_instance`.
     """
@@ -93,7 +93,8 @@ class Execution:
         self._instance = instance
         staging = StreamIOManager()
         remove_old(staging.resolve_base(), STAGED_FOR)  # `clean_up` needs a daemon, which not everybody runs
-        self._job = build_import_job(connector, postgres=PostgresResource(), io_manager=staging)
+        postgres = PostgresResource(checks_migrations=False)  # whoever opened the database did
+        self._job = build_import_job(connector, postgres=postgres, io_manager=staging)
 
     def run(
         self, config: JsonObject, watched: Sequence[UUID], *, label: str = "Importing", month: str | None = None

@@ -83,11 +83,14 @@ def heed_cancellation(context: dg.OpExecutionContext) -> None:
     """End a run that somebody cancelled while its process was being started.
 
     Dagster then finds no process to interrupt, and the run's state is overwritten when it starts. The log of events
-    still has the request: that of this run or, if it ended before it could say so, of the one that it retries.
+    still has the request: that of this run or, if it ended before it could say so, of the one that it retries. A run
+    that does not say where its code is was made by the very process that executes it.
 
     Raises:
         dg.DagsterExecutionInterruptedError: Somebody did.
     """
+    if context.run.job_code_origin is None:
+        return
     run_ids = [context.run_id]
     if context.run.parent_run_id and "dagster/retry_number" in context.run.tags:  # not again because a person asked
         run_ids.append(context.run.parent_run_id)

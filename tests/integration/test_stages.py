@@ -1099,12 +1099,11 @@ def test_a_run_that_was_cancelled_while_it_was_started_does_nothing(world: World
     event = dg.DagsterEvent(f"PIPELINE_{state}", "import_demo")
     world.instance.report_dagster_event(event, asked if is_retry else run_id)
     tags = {"dagster/parent_run_id": asked, "dagster/root_run_id": asked, "dagster/retry_number": "1"}
+    retries: dict[str, Any] = {"parent_run_id": asked, "root_run_id": asked, "tags": tags} if is_retry else {}
     job = world.job(source)
-    if is_retry:
-        run = world.instance.create_run_for_job(job, run_id=run_id, parent_run_id=asked, root_run_id=asked, tags=tags)
-        list(execute_run_iterator(InMemoryJob(job), run, world.instance))
-    else:
-        job.execute_in_process(instance=world.instance, run_id=run_id, raise_on_error=False)
+    launched = demo.reconstructable(job).get_python_origin()
+    run = world.instance.create_run_for_job(job, run_id=run_id, job_code_origin=launched, **retries)
+    list(execute_run_iterator(InMemoryJob(job), run, world.instance))
     found = world.instance.get_run_by_id(run_id)
     assert found is not None
     assert found.status == dg.DagsterRunStatus.CANCELED
