@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.waiting import Wait
+from psycopg.waiting import Ready, Wait
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
@@ -92,9 +92,10 @@ class BoundedConnection(psycopg.Connection[Any]):
 def flush(conn: psycopg.Connection[Any]) -> None:
     """Hand all that was sent within `conn.pipeline()` to the server, which begins to work on it; wait for no answer."""
 
-    def send() -> Generator[Wait, Any, None]:
+    def send() -> Generator[Wait, Ready | int, None]:
         while conn.pgconn.flush():
-            yield Wait.W
+            if (yield Wait.RW) & Ready.R:  # else the server would wait for us, if it has much to say
+                conn.pgconn.consume_input()
 
     conn.wait(send())
 
