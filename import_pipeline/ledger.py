@@ -20,6 +20,7 @@ from import_pipeline.errors import InvalidRecordError
 from import_pipeline.normalise import parse_external_id
 from import_pipeline.records import Account, Counts, Failed, Ignored, Known, ListedItem, Outcome, Ready, Waiting
 from import_pipeline.sql import columns, query
+from import_pipeline.tenancy import acting_at_once
 
 RunStatus = Literal["completed", "completed_with_errors", "failed"]
 _Connection = psycopg.Connection[Any]
@@ -67,12 +68,11 @@ def ledger_key(external_id: object) -> str:
 
 
 def find_items(conn: _Connection, account: Account, keys: Iterable[str]) -> dict[str, LedgerRow]:
-    """Return what the ledger knows of these keys of an account."""
+    """Return what the ledger knows of these keys of an account; in the owner's name by itself."""
+    parameters = {"user_id": account.user_id, "source_app": account.source_app, "external_ids": list(keys)}
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            query("find_items"),
-            {"user_id": account.user_id, "source_app": account.source_app, "external_ids": list(keys)},
-        )
+        with acting_at_once(conn, account.user_id):
+            cursor.execute(query("find_items"), parameters)
         return {key: LedgerRow(*values) for key, *values in cursor}
 
 

@@ -109,6 +109,8 @@ def parse_external_id(value: object) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidRecordError("The record has no external id.")
+    if len(value) <= EXTERNAL_ID_LIMIT_BYTES and value.isascii() and value.isprintable():  # as nearly all are
+        return value
     if not _is_storable(value):
         raise InvalidRecordError("The external id holds characters that cannot be stored.")
     size = len(value.encode())

@@ -8,6 +8,7 @@ name of the owner (`tenancy.py`), in a transaction of its own or as a savepoint 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from import_pipeline.errors import ImportPipelineError, ItemError
 from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult, StorableRecord
 from import_pipeline.sql import columns, query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import acting_as, acting_at_once
 
 _logger = logging.getLogger(__name__)
 
@@ -102,8 +103,10 @@ def check_duplicates(
     asked = list(dict.fromkeys(external_ids))
     existing: dict[str, UUID] = {}
     try:
-        with acting_as(conn, user_id):
-            existing = _find_recordings(conn, user_id, source_app, asked)
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            with acting_at_once(conn, user_id):
+                _ask_for_recordings(cursor, user_id, source_app, asked)
+            existing = dict(cursor.fetchall())
     except (psycopg.Error, UnicodeEncodeError) as error:
         _logger.warning(
             "The duplicate check for %d ids of %a failed (%s); the unique index decides.",
@@ -276,14 +279,11 @@ _DELETED_MEANWHILE = InsertResult(
 )
 
 
-def _find_recordings(
-    conn: _Connection, user_id: UUID | str, source_app: str, external_ids: list[str]
-) -> dict[str, UUID]:
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            query("find_recordings"), {"user_id": user_id, "source_app": source_app, "external_ids": external_ids}
-        )
-        return dict(cursor.fetchall())
+def _ask_for_recordings(
+    cursor: psycopg.Cursor[Any], user_id: UUID | str, source_app: str, external_ids: list[str]
+) -> psycopg.Cursor[Any]:
+    parameters = {"user_id": user_id, "source_app": source_app, "external_ids": external_ids}
+    return cursor.execute(query("find_recordings"), parameters)
 
 
 def _recording_row(user_id: UUID | str, bank_id: UUID, record: StorableRecord) -> dict[str, Any]:
@@ -321,9 +321,9 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
         if result is None:
             lost.setdefault(rows[position]["source_app"], []).append(position)
     for source_app, positions in lost.items():
-        existing = _find_recordings(
-            conn, rows[0]["owner_user_id"], source_app, [rows[position]["external_id"] for position in positions]
-        )
+        asked = [rows[position]["external_id"] for position in positions]
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            existing = dict(_ask_for_recordings(cursor, rows[0]["owner_user_id"], source_app, asked).fetchall())
         for position in positions:
             found = existing.get(rows[position]["external_id"])
             results[position] = InsertResult(found) if found else _DELETED_MEANWHILE
@@ -331,11 +331,13 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
 
 
 def _parts(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
-    """Cut rows where about `_PART_CHARACTERS` of transcripts are together."""
+    """Cut rows into parts with about as much text each, at most `_PART_CHARACTERS` and one more row."""
+    total = sum(len(row["full_transcript"]) for row in rows)
+    full = total / max(1, math.ceil(total / _PART_CHARACTERS))
     begin, size = 0, 0
     for end, row in enumerate(rows, start=1):
         size += len(row["full_transcript"])
-        if size >= _PART_CHARACTERS or end == len(rows):
+        if size >= full or end == len(rows):
             yield rows[begin:end]
             begin, size = end, 0
 

@@ -57,11 +57,19 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
 
 @contextmanager
 def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
-    """Send what is executed in the block as one transaction, like `acting_as`, and wait for its end once.
+    """Do what `acting_as` does, but send all of it at once and wait for its end once, if the connection is idle.
 
-    Where others wait for the locks of a statement: over a slow line they would last until our word to commit arrives.
-    Results can be read after the block, in which nothing may ask for one. The connection is idle and in autocommit.
+    For a statement or two: over a slow line each turn would cost as much as the question, and others wait for the locks
+    of a transaction until our word to commit arrives. Results are read after the block, in which nothing may ask for
+    one.
+
+    Raises:
+        ConfigurationError: As `acting_as`.
     """
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        with acting_as(conn, user_id):
+            yield
+        return
     settings = _settings(user_id, is_path_open(conn))
     try:
         with conn.pipeline():
@@ -69,9 +77,18 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
             conn.execute(query("act_as"), settings)
             yield
             conn.execute("commit")
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+        _roll_back(conn)
+        with acting_as(conn, user_id):  # which says so if it was not the statement
+            pass
+        raise
     finally:
-        if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
-            conn.rollback()  # after an error the server has passed over the commit
+        _roll_back(conn)
+
+
+def _roll_back(conn: psycopg.Connection[Any]) -> None:
+    if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
+        conn.rollback()  # after an error the server has passed over the commit
 
 
 def _settings(user_id: UUID | str | None, is_open: bool, *, nested: bool = False) -> dict[str, Any]:

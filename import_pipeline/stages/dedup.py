@@ -20,7 +20,6 @@ from import_pipeline.pipeline import check_duplicates
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, Counts, DuplicateCheck, Ignored, Known, ListedItem, NewItem, Stream
 from import_pipeline.stages.run import ListedItems, NewItems, hold
-from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
 
@@ -126,8 +125,7 @@ def _find_row(ledger: dict[str, LedgerRow], item: ListedItem, *, imported: bool)
 def _ask_ledger(conn: psycopg.Connection[Any], account: Account, items: list[ListedItem]) -> dict[str, LedgerRow]:
     keys = {ledger_key(key) for item in items for key in (item.external_id, item.ledger_id)}
     try:
-        with acting_as(conn, account.user_id):
-            return find_items(conn, account, keys)
+        return find_items(conn, account, keys)
     except psycopg.Error as error:
         _logger.warning("The ledger could not be asked (%s); the unique index decides.", describe_database_error(error))
         return {}
