@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.waiting import Ready, Wait
+from psycopg.waiting import Wait
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
@@ -89,13 +89,17 @@ class BoundedConnection(psycopg.Connection[Any]):
             return result
 
 
-def flush(conn: psycopg.Connection[Any]) -> None:
-    """Hand all that was sent within `conn.pipeline()` to the server, which begins to work on it; wait for no answer."""
+def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
+    """Hand all that was sent within `conn.pipeline()` to the server, which begins to work on it; wait for no answer.
 
-    def send() -> Generator[Wait, Ready | int, None]:
+    The server takes each of these for a turn of its own: waiting for the next one, it heeds the time after which it
+    ends a transaction whose client is cut off.
+    """
+    pipeline.sync()
+
+    def send() -> Generator[Wait, Any, None]:
         while conn.pgconn.flush():
-            if (yield Wait.RW) & Ready.R:  # else the server would wait for us, if it has much to say
-                conn.pgconn.consume_input()
+            yield Wait.W
 
     conn.wait(send())
 

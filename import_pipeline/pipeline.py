@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.connections import flush
+from import_pipeline.connections import hand_over
 from import_pipeline.database_errors import classify, describe_database_error, is_about_every_row
 from import_pipeline.destinations import Destinations
 from import_pipeline.errors import ImportPipelineError, ItemError
@@ -207,21 +207,23 @@ def prepare_recordings(
     return prepared
 
 
-def send_recordings(conn: _Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Send recordings and their vault entries on their way, within `conn.pipeline()`, as if all were new.
+def send_recordings(conn: _Connection, pipeline: psycopg.Pipeline, rows: Sequence[dict[str, Any]]) -> None:
+    """Send recordings and their vault entries on their way, as if all were new.
 
     The server writes one part while the next is put together here.
 
     Args:
         conn: In a transaction in the owner's name, which must not be committed unless every row gets what refers to it.
+        pipeline: Of the connection.
         rows: Of `prepare_recordings`, each with a vault.
     """
     for part in _parts(rows):
         conn.execute(query("insert_recordings"), _columns_of(part))
-        flush(conn)
+        hand_over(conn, pipeline)
     if rows:
         entries = {"vault_id": [row["vault_id"] for row in rows], "recording_id": [row["id"] for row in rows]}
         conn.execute(query("insert_vault_entries"), entries)
+        hand_over(conn, pipeline)
 
 
 def add_vault_entries(

@@ -15,6 +15,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import scalar_row
 
+from import_pipeline.connections import hand_over
 from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
@@ -152,9 +153,10 @@ def _write_new(
             if len(ids) < len(ready):
                 raise psycopg.Rollback
             new_ids = iter([ids[position] for position in sorted(ids)])
-            with conn.pipeline():
+            with conn.pipeline() as pipeline:
                 held = _ask_for_account(conn, account)
-                send_recordings(conn, prepared.rows)
+                hand_over(conn, pipeline)
+                send_recordings(conn, pipeline, prepared.rows)
                 written = [
                     Written(outcome, next(new_ids)) if isinstance(outcome, Ready) else Written(outcome)
                     for outcome in outcomes

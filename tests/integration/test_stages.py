@@ -737,7 +737,7 @@ def test_when_no_check_works_everything_is_taken_for_new_and_nothing_comes_twice
 
 
 def turns_of(world: World, account: Account, run_id: str, outcomes: list[Outcome]) -> tuple[int, Counts]:
-    """Write a chunk, and return how often the server was waited for."""
+    """Write a chunk, and return how often the server was ready for more; it is waited for at most as often."""
     turns = 0
 
     def count(event: Event) -> None:
@@ -762,7 +762,7 @@ def test_new_calls_are_written_in_few_turns_and_a_bad_one_among_them_only_costs_
     failed = Failed(ListedItem("broken"), "data", "It is broken.")
     few, counts = turns_of(world, account, "run-1", [*good, failed])
     assert counts == Counts(inserted=250, failed=1)
-    assert 0 < few <= 6
+    assert 0 < few <= 9
     world.do(
         "create function public.refuse() returns trigger language plpgsql as"
         " $$ begin if new.title = 'bad' then raise 'no'; end if; return new; end $$"

@@ -17,7 +17,7 @@ from psycopg import sql
 from import_pipeline.connectors.fathom import Fathom
 from import_pipeline.connectors.file_upload import FileUpload
 
-FETCHING, WRITING = MOMENTS
+FETCHING, WRITING, _ = MOMENTS
 Switch = Callable[[], object]
 """Brings a fault, or ends it."""
 

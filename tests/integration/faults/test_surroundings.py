@@ -22,7 +22,7 @@ from import_pipeline.connectors.file_upload import FileUpload
 
 pytestmark = pytest.mark.long
 
-FETCHING, WRITING = MOMENTS
+FETCHING, WRITING, SENDING = MOMENTS
 MB = 1 << 20
 BLOCK = 8192
 
@@ -102,7 +102,7 @@ def test_a_full_disk_is_told_as_such_and_no_item_is_blamed_for_it(
     said = meet(
         library,
         "disk full: tables cannot grow",
-        WRITING,
+        SENDING,
         large_files,
         fill,
         lambda: limit_files(server, "unlimited"),
