@@ -50,9 +50,9 @@ def meet(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """Let a run meet a fault in its second batch, and after the end of the fault run once more."""
+    """Let a run meet a fault in its second or third batch, and after the end of the fault run once more."""
     library.connect("file-upload")
-    has_come = at(monkeypatch, moment, begin, call=8 if moment == FETCHING else 2)
+    has_come = at(monkeypatch, moment, begin, call={FETCHING: 8, WRITING: 2, SENDING: 3}[moment])
     try:
         broken = library.run(FileUpload(), paths=[str(files)])
     finally:
