@@ -121,7 +121,8 @@ class Library:
             while not over.wait(0.02):
                 waiting = conn.execute(
                     "select pid, query_start::text, wait_event || ': ' || query from pg_stat_activity"
-                    " where wait_event_type = 'Lock' and datname = current_database()"
+                    # A file that grows is one's own for an instant, whoever writes the table.
+                    " where wait_event_type = 'Lock' and wait_event <> 'extend' and datname = current_database()"
                 )
                 locks.waits |= {(pid, began): what for pid, began, what in waiting}
 
