@@ -90,12 +90,20 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
-    """Hand all that was sent within `conn.pipeline()` to the server, which begins to work on it; wait for no answer.
+    """Hand all that was executed within `conn.pipeline()` to the server, which works on it from then on.
 
     The server takes each of these for a turn of its own: waiting for the next one, it heeds the time after which it
     ends a transaction whose client is cut off.
     """
+    send_all(conn)
     pipeline.sync()
+
+
+def send_all(conn: psycopg.Connection[Any]) -> None:
+    """Send what was executed within `conn.pipeline()` to its end.
+
+    The driver waits for answers without sending the rest of a large statement, for which the server would wait.
+    """
 
     def send() -> Generator[Wait, Any, None]:
         while conn.pgconn.flush():

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, scalar_row
 
-from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS
+from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, send_all
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.sql import query
 
@@ -77,6 +77,7 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
             conn.execute(query("act_as"), settings)
             yield
             conn.execute("commit")
+            send_all(conn)
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
         _roll_back(conn)
         with acting_as(conn, user_id):  # which says so if it was not the statement

@@ -162,6 +162,7 @@ def _write_new(
                     for outcome in outcomes
                 ]
                 sent = send_outcomes(conn, account, run_id, written)
+                hand_over(conn, pipeline)
             _require_account(held)
             counts = sent.count(counted)
             _advance(conn, account, len(outcomes), counts.skipped)
