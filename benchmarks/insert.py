@@ -6,7 +6,8 @@ All sides write the same calls into the same embedded server. Ours asks for dupl
 entries and the ledger as `import_worker`, bound by row-level security. COPY fills the same three tables with the same
 indexes in one transaction, as their owner, and asks nothing. One by one is `check_duplicate` and `insert_recording` for
 each call, without a ledger. dlt loads one table of its own, whose key is the call's id, after a first load that made
-it; where dlt is not installed (`--group benchmarks`), its claims are left out.
+it; where dlt is not installed (`--group benchmarks`), its claims are left out. All others work on a connection that
+stays open, as a run keeps it in its pool.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -36,7 +37,7 @@ from proxy import Proxy
 
 from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, migrations
 from import_pipeline.accounts import ensure_account
-from import_pipeline.database import connection_settings
+from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.embedded import open_server
 from import_pipeline.normalise import normalise_record
 from import_pipeline.records import Account, ListedItem, Ready
@@ -85,6 +86,7 @@ class Library:
         with self.connect() as conn:
             account_id = ensure_account(conn, self.user.id, "benchmark")
         self.account = Account(account_id, self.user.id, "benchmark", self.user.email, BEGAN)
+        self._open: dict[str, Connection] = {}
 
     @contextmanager
     def reached_by(self, proxy: Proxy) -> Iterator[None]:
@@ -93,11 +95,24 @@ class Library:
         try:
             yield
         finally:
+            self._open.pop(self.url).close()
             self.url = direct
 
     def connect(self) -> Connection:
         """Open a connection as every other of ours is."""
-        return psycopg.connect(self.url, **connection_settings())
+        return BoundedConnection.connect(self.url, **connection_settings())
+
+    @contextmanager
+    def borrow(self) -> Iterator[Connection]:
+        """Lend a connection, always the same one, as a run borrows it from its pool."""
+        if self.url not in self._open:
+            self._open[self.url] = self.connect()
+        yield self._open[self.url]
+
+    def close(self) -> None:
+        """Close what was lent."""
+        for conn in self._open.values():
+            conn.close()
 
     def empty(self) -> None:
         """Take everything out again, and let no earlier write be caught up with while the next is measured."""
@@ -117,7 +132,7 @@ class Library:
 
 def insert_ours(library: Library, records: Sequence[ConnectorRecord]) -> None:
     """Do what the stages do in the database, batch by batch, with what `transform` hands over."""
-    with library.connect() as conn:
+    with library.borrow() as conn:
         for batch in cut(records, 250):
             items = [ListedItem(record.external_id, record.title) for record in batch]
             of = {item.external_id: record for item, record in zip(items, batch, strict=True)}
@@ -128,7 +143,7 @@ def insert_ours(library: Library, records: Sequence[ConnectorRecord]) -> None:
 
 def insert_one_by_one(library: Library, records: Sequence[ConnectorRecord]) -> None:
     """Check and insert each by itself, with the flat functions."""
-    with library.connect() as conn:
+    with library.borrow() as conn:
         for record in records:
             if not check_duplicate(conn, library.user.id, record.source_app, record.external_id).is_duplicate:
                 insert_recording(conn, library.user.id, record)
@@ -138,7 +153,7 @@ def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
     """Write the same rows by binary COPY as the owner of the tables, without any check."""
     ids = [uuid4() for _ in records]
     user, now = library.user, datetime.now(UTC)
-    with library.connect() as conn, conn.transaction(), conn.cursor() as cursor:
+    with library.borrow() as conn, conn.transaction(), conn.cursor() as cursor:
         rows: Iterator[tuple[Any, ...]] = (
             (
                 recording_id, user.bank_id, user.id, record.title, record.full_transcript, record.source_app,
@@ -288,8 +303,11 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments(__doc__, rounds=5, rows=2000)
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    with servers.scratch_folder() as folder, open_server(folder / "home") as server:
-        library = Library(server.url())
+    with (
+        servers.scratch_folder() as folder,
+        open_server(folder / "home") as server,
+        closing(Library(server.url())) as library,
+    ):
         claims = [
             claim
             for characters in (2_000, 20_000)

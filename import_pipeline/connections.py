@@ -7,18 +7,22 @@ database it is, and lending connections, is in `database.py` and `postgres.py`.
 
 from __future__ import annotations
 
+import os
 import selectors
+import socket
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.waiting import Wait
+from psycopg import generators
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
 """How long the importer waits for a statement, or for a lock that somebody else holds."""
+PREPARE_THRESHOLD = 3
+"""How often a connection executes a statement before it has it prepared."""
 IDLE_IN_TRANSACTION_SECONDS = 120
 """How long the server lets a transaction of ours wait for us: one whose importer is cut off would keep its locks, and
 with them the ids of its calls from the next run."""
@@ -62,6 +66,21 @@ class BoundedConnection(psycopg.Connection[Any]):
         if has_said_something or time.monotonic() - self._answered_at > _TRUSTED_SECONDS:
             self.execute("")
 
+    def prepare_if_alone(self, backend_pid: int, client_port: int | None) -> None:
+        """Have statements prepared that are executed again and again, if nobody stands between the server and us.
+
+        A pooler gives each transaction another session of the server, which would not know them. It shows in that the
+        server speaks of another client than we are, or we of another session.
+
+        Args:
+            backend_pid: The server's process, by its own word.
+            client_port: The port of its client; None if it is a socket in the file system.
+        """
+        with socket.socket(fileno=os.dup(self.fileno())) as ours:
+            port = None if ours.family == socket.AF_UNIX else ours.getsockname()[1]
+        if backend_pid == self.info.backend_pid and client_port == port:
+            self.prepare_threshold = PREPARE_THRESHOLD
+
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """Consume a generator of the driver's, which it wakes ten times a second while nothing comes.
 
@@ -90,13 +109,14 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
-    """Hand all that was executed within `conn.pipeline()` to the server, which works on it from then on.
+    """Hand all that was executed within `conn.pipeline()` to the server, which works on it while we go on.
 
     The server takes each of these for a turn of its own: waiting for the next one, it heeds the time after which it
-    ends a transaction whose client is cut off.
+    ends a transaction whose client is cut off. The driver's own `sync` would wait until all is done.
     """
+    conn.pgconn.pipeline_sync()
+    pipeline.result_queue.append(None)  # the driver expects an answer to it
     send_all(conn)
-    pipeline.sync()
 
 
 def send_all(conn: psycopg.Connection[Any]) -> None:
@@ -104,12 +124,7 @@ def send_all(conn: psycopg.Connection[Any]) -> None:
 
     The driver waits for answers without sending the rest of a large statement, for which the server would wait.
     """
-
-    def send() -> Generator[Wait, Any, None]:
-        while conn.pgconn.flush():
-            yield Wait.W
-
-    conn.wait(send())
+    conn.wait(generators.send(conn.pgconn))
 
 
 @contextmanager
@@ -128,7 +143,7 @@ def without_limit(conn: psycopg.Connection[Any]) -> Iterator[None]:
 def connection_settings() -> dict[str, Any]:
     """Return what every connection of ours is opened with.
 
-    A pooler in transaction mode gives each transaction another server session, so nothing may be prepared.
+    Nothing is prepared until it is known that there is no pooler (`BoundedConnection.prepare_if_alone`).
     """
     return {
         "autocommit": True,

@@ -130,7 +130,7 @@ class SentOutcomes:
             return Counts()
         # No row: it is imported already, and this attempt came to less.
         now: dict[str, tuple[str, str | None]] = dict.fromkeys(self.keys, ("imported", None))
-        now |= {key: (status, run) for key, status, run in self.cursor}
+        now |= {key: (status, run) for key, status, run in self.cursor.fetchall()}
         imported = sum(1 for status, _ in now.values() if status == "imported")
         inserted = {key for key, (status, run) in now.items() if status == "imported" and run == self.run_id} - counted
         counted |= inserted

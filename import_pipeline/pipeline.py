@@ -199,9 +199,9 @@ def prepare_recordings(
         except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
             prepared.results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
         else:
-            prepared.rows.append(
-                {"position": position, "vault_id": vault_id, **_recording_row(user_id, bank_id, clean)}
-            )
+            row = _recording_row(user_id, bank_id, clean)
+            row["position"], row["vault_id"] = position, vault_id
+            prepared.rows.append(row)
     # Every batch takes the index entries in the same order: two of them cannot wait for each other.
     prepared.rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
     return prepared

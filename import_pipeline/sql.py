@@ -34,8 +34,12 @@ def query(name: str) -> str:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Turn rows into columns, for a statement that takes one array for each."""
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    """Turn rows into columns, for a statement that unnests one array for each, at least one of them without nulls.
+
+    A column of nulls becomes an empty one, which `unnest` fills up with them again: most columns of most batches.
+    """
+    values = {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: column if any(value is not None for value in column) else [] for name, column in values.items()}
 
 
 def migration_files() -> list[Path]:

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row, scalar_row
+from psycopg.rows import dict_row, tuple_row
 
-from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, send_all
+from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, BoundedConnection, send_all
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.sql import query
 
@@ -109,8 +109,11 @@ def _settings(user_id: UUID | str | None, is_open: bool, *, nested: bool = False
 def is_path_open(conn: psycopg.Connection[Any]) -> bool:
     """Say whether strangers may steer what names mean; asked once per connection, since it takes half a millisecond."""
     if conn not in _path_is_open:
-        with conn.cursor(row_factory=scalar_row) as cursor:
-            _path_is_open[conn] = bool(cursor.execute(query("is_path_open")).fetchone())
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            ((is_open, backend_pid, client_port),) = cursor.execute(query("describe_session")).fetchall()
+        _path_is_open[conn] = is_open
+        if isinstance(conn, BoundedConnection):
+            conn.prepare_if_alone(backend_pid, client_port)
     return _path_is_open[conn]
 
 

@@ -5,7 +5,7 @@ a failing check must not block an import. It stands before transform because tra
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -62,14 +62,23 @@ def leave_out_known(
         Counts of the items that need no work (`listed` is the whole batch), and the others in their order.
     """
     distinct = list({(item.external_id, item.provisional_id): item for item in items}.values())
-    ledger = _ask_ledger(conn, account, distinct)
-    unknown = [item.external_id for item in distinct if not _is_linked(_find_row(ledger, item, imported=True))]
-    recordings = check_duplicates(conn, account.user_id, account.source_app, _storable(unknown)) if unknown else {}
+    keys = [ledger_key(item.external_id) for item in distinct]
+    provisional = (ledger_key(item.provisional_id) for item in distinct if item.provisional_id)
+    ledger = _ask_ledger(conn, account, {*keys, *provisional})
+    rows = [_find_rows(ledger, item, key) for item, key in zip(distinct, keys, strict=True)]
+    unknown = [
+        item.external_id
+        for item, key, (own, _) in zip(distinct, keys, rows, strict=True)
+        # An id that no recording can have has another key; it would break the question about the others.
+        if key == item.external_id and not _is_linked(own)
+    ]
+    recordings = check_duplicates(conn, account.user_id, account.source_app, unknown) if unknown else {}
 
     skipped, waiting, ignored = len(items) - len(distinct), 0, 0
     remaining: list[NewItem | Known | Ignored] = []
-    for item in distinct:
-        match _decide(item, ledger, recordings, account.opened_at, always_attempt):
+    for item, (own, earlier) in zip(distinct, rows, strict=True):
+        found = recordings.get(item.external_id)
+        match _decide(item, own, earlier, found, account.opened_at, always_attempt):
             case "skipped":
                 skipped += 1
             case "waiting":
@@ -83,24 +92,22 @@ def leave_out_known(
 
 def _decide(
     item: ListedItem,
-    ledger: dict[str, LedgerRow],
-    recordings: dict[str, DuplicateCheck],
+    row: LedgerRow | None,
+    earlier: LedgerRow | None,
+    found: DuplicateCheck | None,
     now: datetime,
     always_attempt: bool,
 ) -> Any:
-    row = _find_row(ledger, item, imported=True)
     if row is not None and row.recording_id is not None and row.status == "imported":
         if (row.error_message or "").startswith(NO_VAULT_ENTRY):
             return Known(item, row.recording_id, needs_vault_entry=True)
         return "skipped"
-    found = recordings.get(item.external_id)
     if found is not None and found.existing_recording_id is not None:
         return Known(item, found.existing_recording_id)
     if row is not None and row.status == "imported":
         return Ignored(item, DELETED)
     if row is not None and row.status == "ignored":
         return "ignored"
-    earlier = _find_row(ledger, item, imported=False)
     if earlier is None:
         return NewItem(item)
     if not always_attempt and earlier.retry_at is not None and earlier.retry_at > now:
@@ -113,24 +120,18 @@ def _is_linked(row: LedgerRow | None) -> bool:
     return row is not None and row.status == "imported" and row.recording_id is not None
 
 
-def _find_row(ledger: dict[str, LedgerRow], item: ListedItem, *, imported: bool) -> LedgerRow | None:
-    """Return the row under the item's own id (`imported`), or under the key it has until then."""
-    if not imported:
-        return ledger.get(ledger_key(item.ledger_id))
-    if item.external_id == item.provisional_id:  # it has no id of its own yet, so nothing can be imported under it
-        return None
-    return ledger.get(ledger_key(item.external_id))
+def _find_rows(ledger: dict[str, LedgerRow], item: ListedItem, key: str) -> tuple[LedgerRow | None, LedgerRow | None]:
+    """Return the row under the item's own id, and the one under the key that it has until it is imported."""
+    if not item.provisional_id:
+        return ledger.get(key), ledger.get(key)
+    # As long as it has no id of its own, nothing can be imported under it.
+    own = None if item.external_id == item.provisional_id else ledger.get(key)
+    return own, ledger.get(ledger_key(item.provisional_id))
 
 
-def _ask_ledger(conn: psycopg.Connection[Any], account: Account, items: list[ListedItem]) -> dict[str, LedgerRow]:
-    keys = {ledger_key(key) for item in items for key in (item.external_id, item.ledger_id)}
+def _ask_ledger(conn: psycopg.Connection[Any], account: Account, keys: Iterable[str]) -> dict[str, LedgerRow]:
     try:
         return find_items(conn, account, keys)
     except psycopg.Error as error:
         _logger.warning("The ledger could not be asked (%s); the unique index decides.", describe_database_error(error))
         return {}
-
-
-def _storable(external_ids: Iterable[str]) -> Iterator[str]:
-    """Leave out the ids that no recording can have, lest one of them breaks the question about the others."""
-    return (external_id for external_id in external_ids if ledger_key(external_id) == external_id)

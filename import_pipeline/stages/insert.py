@@ -154,6 +154,8 @@ def _write_new(
                 raise psycopg.Rollback
             new_ids = iter([ids[position] for position in sorted(ids)])
             with conn.pipeline() as pipeline:
+                # Else each statement would be planned for its own arrays, and all texts copied once more for that.
+                conn.execute("set local plan_cache_mode = force_generic_plan")
                 held = _ask_for_account(conn, account)
                 hand_over(conn, pipeline)
                 send_recordings(conn, pipeline, prepared.rows)
@@ -163,9 +165,9 @@ def _write_new(
                 ]
                 sent = send_outcomes(conn, account, run_id, written)
                 hand_over(conn, pipeline)
-            _require_account(held)
-            counts = sent.count(counted)
-            _advance(conn, account, len(outcomes), counts.skipped)
+                _require_account(held)
+                counts = sent.count(counted)
+                _advance(conn, account, len(outcomes), counts.skipped)
             return counts, 0
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):

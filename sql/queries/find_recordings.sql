@@ -4,4 +4,4 @@ select source_metadata ->> 'external_id', id
 from public.recordings
 where owner_user_id = %(user_id)s
     and source_app = %(source_app)s
-    and (source_metadata ->> 'external_id') = any(%(external_ids)s::text[])
+    and (source_metadata ->> 'external_id') = any(%(external_ids)b::text[])

@@ -11,14 +11,16 @@ import dagster as dg
 import psycopg
 import pytest
 from connectors.demo import Demo
+from proxy import Proxy
 from world import World, calls, summary_of
 
 from import_pipeline import connections
 from import_pipeline.cli.execution import Execution
-from import_pipeline.connections import BoundedConnection
+from import_pipeline.connections import BoundedConnection, connection_settings, hand_over
 from import_pipeline.database import Database
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Counts
+from import_pipeline.tenancy import acting_as
 
 
 @pytest.fixture
@@ -108,3 +110,54 @@ def test_a_connection_that_was_silent_for_long_is_asked_before_it_is_used(
     with postgres.connection() as borrowed:
         borrowed.execute("select 1")
     assert questions == [""]
+
+
+def is_prepared(url: str) -> bool:
+    """Whether what a connection does again and again is prepared in the server's session."""
+    with BoundedConnection.connect(url, **connection_settings()) as conn:
+        for _ in range(10):
+            with acting_as(conn, None):
+                conn.execute("select 1").fetchone()
+            with conn.transaction():  # in the same session, whoever stands between
+                if conn.execute("select count(*) from pg_prepared_statements").fetchone() != (0,):
+                    return True
+    return False
+
+
+def test_what_is_done_again_and_again_is_prepared_where_the_session_is_ours_alone(world: World) -> None:
+    assert is_prepared(world.url)
+    with Proxy.before(world.url) as somebody_between:
+        assert not is_prepared(somebody_between.through(world.url))
+
+
+def test_what_was_handed_over_is_not_waited_for(world: World) -> None:
+    """The server waits for a lock that is only released after it was handed over."""
+    with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+        conn.execute("set lock_timeout = '5s'")
+        world.conn.execute("select pg_advisory_lock(1)")
+        with conn.pipeline() as pipeline:
+            locked = conn.execute("select pg_advisory_xact_lock(1), 'locked'")
+            hand_over(conn, pipeline)
+            last = conn.execute("select 'after it'")
+            hand_over(conn, pipeline)
+            world.conn.execute("select pg_advisory_unlock(1)")
+            assert locked.fetchall() == [("", "locked")]
+            assert last.fetchall() == [("after it",)]
+
+
+def test_an_error_in_what_was_handed_over_comes_with_its_answer_and_the_connection_goes_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+
+        def work() -> None:
+            with conn.transaction(), conn.pipeline() as pipeline:
+                conn.execute("select 1 / 0")
+                hand_over(conn, pipeline)
+                conn.execute("select 1")
+                hand_over(conn, pipeline)
+
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            work()
+        assert conn.execute("select 2").fetchone() == (2,)
+    assert not caplog.records

@@ -698,6 +698,21 @@ def test_results_come_in_the_order_of_the_records(conn: Connection, ana: tenants
         assert (key, app) == (records[index].external_id, records[index].source_app)
 
 
+def test_what_only_some_records_of_a_batch_have_stays_with_them(conn: Connection, ana: tenants.User) -> None:
+    """Columns travel as arrays, those without any value as an empty one."""
+    records = [record("a"), record("b", summary="Short.", duration=60), record("c", audio_url="https://example.com/c")]
+    assert all(result.is_new for result in insert_recordings(conn, ana.id, records))
+    found = conn.execute(
+        "select source_metadata ->> 'external_id', summary, duration, audio_url, video_url"
+        " from public.recordings order by 1"
+    ).fetchall()
+    assert found == [
+        ("a", None, None, None, None),
+        ("b", "Short.", 60, None, None),
+        ("c", None, None, "https://example.com/c", None),
+    ]
+
+
 def test_copies_within_one_batch_become_one_recording(conn: Connection, ana: tenants.User) -> None:
     """F9."""
     results = insert_recordings(conn, ana.id, [record(title="first"), record("other"), record(title="second")])

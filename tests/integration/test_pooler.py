@@ -15,10 +15,12 @@ from pooler import running_pooler
 
 from import_pipeline import ConnectorRecord, migrations
 from import_pipeline.accounts import create_user
+from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.jobs import build_import_job
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.staging import StreamIOManager
+from import_pipeline.tenancy import acting_as
 
 pytestmark = pytest.mark.long
 
@@ -87,3 +89,10 @@ def test_the_whole_job_works_through_the_pooler(pooled_url: str, tmp_path: Path)
                     "select count(*), (select count(*) from public.vault_entries),"
                     " (select count(*) from public.import_items where status = 'failed') from public.recordings"
                 ).fetchone() == (expected, expected, 1)
+
+
+def test_nothing_is_prepared_in_a_session_that_the_pooler_gives_to_others_too(pooled_url: str) -> None:
+    with BoundedConnection.connect(pooled_url, **connection_settings()) as conn:
+        for _ in range(20):
+            with acting_as(conn, None):
+                assert conn.execute("select count(*) from pg_catalog.pg_prepared_statements").fetchone() == (0,)
