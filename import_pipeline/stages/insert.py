@@ -165,9 +165,12 @@ def _write_new(
                 ]
                 sent = send_outcomes(conn, account, run_id, written)
                 hand_over(conn, pipeline)
-                _require_account(held)
-                counts = sent.count(counted)
-                _advance(conn, account, len(outcomes), counts.skipped)
+                # Else the end of the block would wait, with a question after which the server heeds no time any more
+                # that ends the transaction of a client which is cut off.
+                pipeline.sync()
+            _require_account(held)
+            counts = sent.count(counted)
+            _advance(conn, account, len(outcomes), counts.skipped)
             return counts, 0
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
