@@ -15,7 +15,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import scalar_row
 
-from import_pipeline.connections import hand_over
+from import_pipeline.connections import hand_over, send_all
 from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
@@ -164,7 +164,7 @@ def _write_new(
                     for outcome in outcomes
                 ]
                 sent = send_outcomes(conn, account, run_id, written)
-                hand_over(conn, pipeline)
+                send_all(conn)
                 # Else the end of the block would wait, with a question after which the server heeds no time any more
                 # that ends the transaction of a client which is cut off.
                 pipeline.sync()
