@@ -12,7 +12,7 @@ import selectors
 import socket
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -21,12 +21,11 @@ from psycopg import generators
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
 """How long the importer waits for a statement, or for a lock that somebody else holds."""
-PREPARE_THRESHOLD = 3
-"""How often a connection executes a statement before it has it prepared."""
 IDLE_IN_TRANSACTION_SECONDS = 120
 """How long the server lets a transaction of ours wait for us: one whose importer is cut off would keep its locks, and
 with them the ids of its calls from the next run."""
 
+_ONLY_ON_REQUEST = 1 << 62
 _GONE_SECONDS = 60
 _TRUSTED_SECONDS = 5.0
 
@@ -67,10 +66,11 @@ class BoundedConnection(psycopg.Connection[Any]):
             self.execute("")
 
     def prepare_if_alone(self, backend_pid: int, client_port: int | None) -> None:
-        """Have statements prepared that are executed again and again, if nobody stands between the server and us.
+        """Have statements prepared that ask for it, if nobody stands between the server and us.
 
         A pooler gives each transaction another session of the server, which would not know them. It shows in that the
-        server speaks of another client than we are, or we of another session.
+        server speaks of another client than we are, or we of another session. Only writing asks for it: a question
+        that is prepared fails once after the type of a column was changed.
 
         Args:
             backend_pid: The server's process, by its own word.
@@ -79,7 +79,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         with socket.socket(fileno=os.dup(self.fileno())) as ours:
             port = None if ours.family == socket.AF_UNIX else ours.getsockname()[1]
         if backend_pid == self.info.backend_pid and client_port == port:
-            self.prepare_threshold = PREPARE_THRESHOLD
+            self.prepare_threshold = _ONLY_ON_REQUEST
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """Consume a generator of the driver's, which it wakes ten times a second while nothing comes.
@@ -108,8 +108,20 @@ class BoundedConnection(psycopg.Connection[Any]):
             return result
 
 
+@contextmanager
+def pipeline_of(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
+    """Do what `conn.pipeline()` does; after an error nothing is logged of what it did to the statements behind it."""
+    with conn.pipeline() as pipeline:
+        try:
+            yield pipeline
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                pipeline.sync()
+            raise
+
+
 def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
-    """Hand all that was executed within `conn.pipeline()` to the server, which works on it while we go on.
+    """Hand all that was executed within `pipeline_of` to the server, which works on it while we go on.
 
     The server takes each of these for a turn of its own: waiting for the next one, it heeds the time after which it
     ends a transaction whose client is cut off. The driver's own `sync` would wait until all is done.
@@ -120,7 +132,7 @@ def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None
 
 
 def send_all(conn: psycopg.Connection[Any]) -> None:
-    """Send what was executed within `conn.pipeline()` to its end.
+    """Send what was executed within `pipeline_of` to its end.
 
     The driver waits for answers without sending the rest of a large statement, for which the server would wait.
     """

@@ -109,7 +109,7 @@ def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Seq
     account_of = {"user_id": account.user_id, "source_app": account.source_app}
     cursor = conn.cursor(row_factory=tuple_row)
     if rows:
-        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of)
+        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of, prepare=True)
     if settled:
         conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": settled})
     return SentOutcomes(run_id, len(written), frozenset(rows), cursor)

@@ -218,11 +218,11 @@ def send_recordings(conn: _Connection, pipeline: psycopg.Pipeline, rows: Sequenc
         rows: Of `prepare_recordings`, each with a vault.
     """
     for part in _parts(rows):
-        conn.execute(query("insert_recordings"), _columns_of(part))
+        conn.execute(query("insert_recordings"), _columns_of(part), prepare=True)
         hand_over(conn, pipeline)
     if rows:
         entries = {"vault_id": [row["vault_id"] for row in rows], "recording_id": [row["id"] for row in rows]}
-        conn.execute(query("insert_vault_entries"), entries)
+        conn.execute(query("insert_vault_entries"), entries, prepare=True)
         hand_over(conn, pipeline)
 
 

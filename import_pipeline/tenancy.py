@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
-from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, BoundedConnection, send_all
+from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, BoundedConnection, pipeline_of, send_all
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.sql import query
 
@@ -72,7 +72,7 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
         return
     settings = _settings(user_id, is_path_open(conn))
     try:
-        with conn.pipeline():
+        with pipeline_of(conn):
             conn.execute("begin")
             conn.execute(query("act_as"), settings)
             yield

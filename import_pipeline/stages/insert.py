@@ -15,7 +15,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import scalar_row
 
-from import_pipeline.connections import hand_over, send_all
+from import_pipeline.connections import hand_over, pipeline_of, send_all
 from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
@@ -153,7 +153,7 @@ def _write_new(
             if len(ids) < len(ready):
                 raise psycopg.Rollback
             new_ids = iter([ids[position] for position in sorted(ids)])
-            with conn.pipeline() as pipeline:
+            with pipeline_of(conn) as pipeline:
                 # Else each statement would be planned for its own arrays, and all texts copied once more for that.
                 conn.execute("set local plan_cache_mode = force_generic_plan")
                 held = _ask_for_account(conn, account)

@@ -16,7 +16,7 @@ from world import World, calls, summary_of
 
 from import_pipeline import connections
 from import_pipeline.cli.execution import Execution
-from import_pipeline.connections import BoundedConnection, connection_settings, hand_over
+from import_pipeline.connections import BoundedConnection, connection_settings, hand_over, pipeline_of
 from import_pipeline.database import Database
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Counts
@@ -113,18 +113,15 @@ def test_a_connection_that_was_silent_for_long_is_asked_before_it_is_used(
 
 
 def is_prepared(url: str) -> bool:
-    """Whether what a connection does again and again is prepared in the server's session."""
-    with BoundedConnection.connect(url, **connection_settings()) as conn:
-        for _ in range(10):
-            with acting_as(conn, None):
-                conn.execute("select 1").fetchone()
-            with conn.transaction():  # in the same session, whoever stands between
-                if conn.execute("select count(*) from pg_prepared_statements").fetchone() != (0,):
-                    return True
-    return False
+    """Whether a statement that asks for it is prepared in the server's session."""
+    with BoundedConnection.connect(url, **connection_settings()) as conn, acting_as(conn, None):
+        conn.execute("select 1", prepare=True)
+        found = conn.execute("select count(*) from pg_prepared_statements").fetchall()
+        assert found[0][0] in (0, 1)
+        return bool(found[0][0])
 
 
-def test_what_is_done_again_and_again_is_prepared_where_the_session_is_ours_alone(world: World) -> None:
+def test_what_asks_for_it_is_prepared_where_the_session_is_ours_alone(world: World) -> None:
     assert is_prepared(world.url)
     with Proxy.before(world.url) as somebody_between:
         assert not is_prepared(somebody_between.through(world.url))
@@ -151,7 +148,7 @@ def test_an_error_in_what_was_handed_over_comes_with_its_answer_and_the_connecti
     with BoundedConnection.connect(world.url, **connection_settings()) as conn:
 
         def work() -> None:
-            with conn.transaction(), conn.pipeline() as pipeline:
+            with conn.transaction(), pipeline_of(conn) as pipeline:
                 conn.execute("select 1 / 0")
                 hand_over(conn, pipeline)
                 conn.execute("select 1")

@@ -95,4 +95,5 @@ def test_nothing_is_prepared_in_a_session_that_the_pooler_gives_to_others_too(po
     with BoundedConnection.connect(pooled_url, **connection_settings()) as conn:
         for _ in range(20):
             with acting_as(conn, None):
+                conn.execute("select 1", prepare=True)
                 assert conn.execute("select count(*) from pg_catalog.pg_prepared_statements").fetchone() == (0,)

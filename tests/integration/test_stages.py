@@ -27,7 +27,7 @@ from world import World, calls, problem_of, summary_of
 
 from import_pipeline import ConnectorRecord, check_duplicates, run_pipeline, staging
 from import_pipeline.clients import Storage
-from import_pipeline.connections import connection_settings
+from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.deadlines import Patience
 from import_pipeline.errors import (
     ErrorClass,
@@ -43,7 +43,7 @@ from import_pipeline.leases import acquire_lease, this_process
 from import_pipeline.ledger import ledger_key, request_retry
 from import_pipeline.normalise import normalise_record
 from import_pipeline.postgres import PostgresResource
-from import_pipeline.records import Account, Counts, Failed, ListedItem, NewItem, Outcome, Ready
+from import_pipeline.records import Account, Counts, Failed, Ignored, ListedItem, NewItem, Outcome, Ready
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import CHUNK_CHARACTERS, CHUNK_ROWS, cut_chunks, write_outcomes
@@ -775,6 +775,40 @@ def test_new_calls_are_written_in_few_turns_and_a_bad_one_among_them_only_costs_
     assert many > few
     assert len(world.recordings()) == 259
     assert world.rows("select count(*) from vault_entries where vault_id = %s", ana.vault_id) == [(259,)]
+
+
+def test_of_a_chunk_with_a_bad_record_only_the_failure_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The error comes when others are on their way already; the driver would log what it did to them."""
+    (account,) = opened(world, Demo(), "run-1", world.account("ana@example.com"))
+    world.do(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin if new.title = 'bad' then raise 'no'; end if; return new; end $$"
+    )
+    world.do("create trigger refuse before insert on public.recordings for each row execute function refuse()")
+    text = "x" * 400_000  # each is sent by itself
+    chunk = [
+        Ready(ListedItem(name), normalise_record(record_of(name, title=name, full_transcript=text)))
+        for name in ("bad", "c", "d", "e", "f", "g", "h", "i")
+    ]
+    with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+        for number in range(3):
+            counts, _ = write_outcomes(conn, account, f"run-{number}", chunk)
+            assert (counts.inserted + counts.skipped, counts.failed) == (7, 1)
+    assert [each for each in caplog.records if each.name.startswith("psycopg")] == []
+
+
+def test_what_was_deleted_stays_deleted_when_the_owner_changes_a_column_while_a_run_goes_on(world: World) -> None:
+    (account,) = opened(world, Demo(), "run-1", world.account("ana@example.com"))
+    items = [ListedItem("deleted"), ListedItem("kept")]
+    with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+        for item in items:
+            write_outcomes(conn, account, "run-1", [Ready(item, normalise_record(record_of(item.external_id)))])
+        for _ in range(10):
+            assert leave_out_known(conn, account, items, always_attempt=False)[0].skipped == 2
+        world.do("delete from public.recordings where source_metadata ->> 'external_id' = 'deleted'")
+        world.do("alter table public.import_items alter column error_message type varchar(9000)")
+        _, remaining = leave_out_known(conn, account, items, always_attempt=False)
+    assert [type(each) for each in remaining] == [Ignored]
 
 
 def test_statements_larger_than_any_buffer_between_us_and_the_server_get_there(world: World) -> None:
