@@ -115,8 +115,12 @@ def pipeline_of(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
         try:
             yield pipeline
         except psycopg.Error:
+            # The error may have come while the rest of a statement waited to be sent, for which the server now waits.
             with suppress(psycopg.Error):
-                pipeline.sync()
+                send_all(conn)
+            while pipeline.result_queue and not conn.closed:  # each error among the answers ends a turn
+                with suppress(psycopg.Error):
+                    pipeline.sync()
             raise
 
 

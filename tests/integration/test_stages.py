@@ -785,12 +785,13 @@ def test_of_a_chunk_with_a_bad_record_only_the_failure_is_told(world: World, cap
         " $$ begin if new.title = 'bad' then raise 'no'; end if; return new; end $$"
     )
     world.do("create trigger refuse before insert on public.recordings for each row execute function refuse()")
-    text = "x" * 400_000  # each is sent by itself
+    text = "x" * 3_000_000  # each is sent by itself, and its end still waits to be sent when the error comes
     chunk = [
         Ready(ListedItem(name), normalise_record(record_of(name, title=name, full_transcript=text)))
         for name in ("bad", "c", "d", "e", "f", "g", "h", "i")
     ]
     with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+        conn.longest_statement_seconds = 20
         for number in range(3):
             counts, _ = write_outcomes(conn, account, f"run-{number}", chunk)
             assert (counts.inserted + counts.skipped, counts.failed) == (7, 1)
