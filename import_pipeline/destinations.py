@@ -26,7 +26,7 @@ class Destinations:
 
     def __init__(self, conn: psycopg.Connection[Any], user_id: UUID | str) -> None:
         self._conn = conn
-        self._user_id = user_id
+        self.user_id = user_id
         self._found: dict[tuple[UUID | None, UUID | None], tuple[UUID, UUID | None] | BankError] = {}
 
     def resolve(self, record: StorableRecord) -> tuple[UUID, UUID | None]:
@@ -47,16 +47,16 @@ class Destinations:
         return found
 
     def _look_up(self, bank_id: UUID | None, vault_id: UUID | None) -> tuple[UUID, UUID | None]:
-        parameters = {"user_id": self._user_id, "bank_id": bank_id, "vault_id": vault_id}
+        parameters = {"user_id": self.user_id, "bank_id": bank_id, "vault_id": vault_id}
         with self._conn.cursor(row_factory=tuple_row) as cursor:
             found = cursor.execute(query("find_destinations"), parameters).fetchall()
         if not found and bank_id is not None:
-            raise BankError(f"The user {self._user_id} is not a member of the bank {bank_id}.")
+            raise BankError(f"The user {self.user_id} is not a member of the bank {bank_id}.")
         if not found and vault_id is not None:
-            raise BankError(f"The user {self._user_id} is not a member of the bank of vault {vault_id}.")
+            raise BankError(f"The user {self.user_id} is not a member of the bank of vault {vault_id}.")
         if len(found) != 1:
             count = "no personal bank" if not found else f"{len(found)} personal banks"
-            raise BankError(f"The user {self._user_id} has {count}; name the bank of the recording.")
+            raise BankError(f"The user {self.user_id} has {count}; name the bank of the recording.")
         bank, vault = found[0]
         if vault is None and vault_id is not None:
             raise BankError(f"The vault {vault_id} is not in the bank {bank}.")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -147,11 +146,24 @@ def write_recordings(
         records: What to write.
         refused: Gets, by position, what our own checks refused.
     """
-    prepared = prepare_recordings(conn, user_id, records)
-    results = list(prepared.results)
-    if refused is not None:
-        refused.update(prepared.refused)
-    rows = prepared.rows
+    destinations = Destinations(conn, user_id)
+    results: list[InsertResult | None] = [None] * len(records)
+    rows: list[dict[str, Any]] = []
+    for position, record in enumerate(records):
+        try:
+            clean = normalise_record(record)
+            bank_id, vault_id = destinations.resolve(clean)
+        except ItemError as error:
+            if refused is not None:
+                refused[position] = error
+            results[position] = InsertResult(error=str(error), error_class=error.error_class)
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
+            results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
+        else:
+            rows.append(_recording_row(user_id, bank_id, clean) | {"position": position, "vault_id": vault_id})
+    rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
     written = _try_together(conn, rows, lambda batch: _insert_rows(conn, batch))
     entries: list[tuple[int, UUID, UUID | None]] = []
     for row, result in zip(rows, written, strict=True):
@@ -166,48 +178,9 @@ def write_recordings(
     return [result or InsertResult(error="The record was lost.", error_class="bug") for result in results]
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRecordings:
-    """Records as rows.
-
-    Attributes:
-        rows: What to write, in the order of their keys; each with the `position` of its record and its `vault_id`.
-        results: By position, what is settled without the database; None for those that have a row.
-        refused: By position, what our own checks refused.
-    """
-
-    rows: list[dict[str, Any]]
-    results: list[InsertResult | None]
-    refused: dict[int, ItemError]
-
-
-def prepare_recordings(
-    conn: _Connection, user_id: UUID | str, records: Sequence[ConnectorRecord]
-) -> PreparedRecordings:
-    """Check records and find where each belongs, in a transaction in the owner's name."""
-    prepared = PreparedRecordings([], [None] * len(records), {})
-    destinations = Destinations(conn, user_id)
-    for position, record in enumerate(records):
-        try:
-            clean = normalise_record(record)
-            bank_id, vault_id = destinations.resolve(clean)
-        except ItemError as error:
-            prepared.refused[position] = error
-            prepared.results[position] = InsertResult(error=str(error), error_class=error.error_class)
-        except psycopg.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
-            prepared.results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
-        else:
-            row = _recording_row(user_id, bank_id, clean)
-            row["position"], row["vault_id"] = position, vault_id
-            prepared.rows.append(row)
-    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
-    prepared.rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
-    return prepared
-
-
-def send_recordings(conn: _Connection, pipeline: psycopg.Pipeline, rows: Sequence[dict[str, Any]]) -> None:
+def send_recordings(
+    conn: _Connection, pipeline: psycopg.Pipeline, destinations: Destinations, records: Sequence[StorableRecord]
+) -> list[UUID]:
     """Send recordings and their vault entries on their way, as if all were new.
 
     The server writes one part while the next is put together here.
@@ -215,15 +188,28 @@ def send_recordings(conn: _Connection, pipeline: psycopg.Pipeline, rows: Sequenc
     Args:
         conn: In a transaction in the owner's name, which must not be committed unless every row gets what refers to it.
         pipeline: Of the connection.
-        rows: Of `prepare_recordings`, each with a vault.
+        destinations: The owner's; a vault for each of the records was found already.
+        records: What to write.
+
+    Returns:
+        The id that each of them gets, in their order.
     """
-    for part in _parts(rows):
-        conn.execute(query("insert_recordings"), _columns_of(part), prepare=True)
+    ids = [uuid4() for _ in records]
+    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+    new = sorted(zip(records, ids, strict=True), key=lambda pair: (pair[0].source_app, pair[0].external_id))
+    entries = []
+    for part in _parts(new, lambda pair: len(pair[0].full_transcript)):
+        rows = []
+        for record, recording_id in part:
+            bank_id, vault_id = destinations.resolve(record)
+            rows.append(_recording_row(destinations.user_id, bank_id, record) | {"id": recording_id})
+            entries.append({"vault_id": vault_id, "recording_id": recording_id})
+        conn.execute(query("insert_recordings"), _columns_of(rows), prepare=True)
         hand_over(conn, pipeline)
-    if rows:
-        entries = {"vault_id": [row["vault_id"] for row in rows], "recording_id": [row["id"] for row in rows]}
-        conn.execute(query("insert_vault_entries"), entries, prepare=True)
+    if entries:
+        conn.execute(query("insert_vault_entries"), columns(entries), prepare=True)
         hand_over(conn, pipeline)
+    return ids
 
 
 def add_vault_entries(
@@ -311,7 +297,7 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
     """Insert in one statement; a row without an id lost to one that was there before, or earlier among these."""
     new: dict[tuple[str, str], UUID] = {}  # the id may be another than ours: a trigger of the owner's decides
     with conn.cursor(row_factory=tuple_row) as cursor:
-        for part in _parts(rows):
+        for part in _parts(rows, lambda row: len(row["full_transcript"])):
             cursor.execute(query("insert_recordings"), _columns_of(part))
             new |= {(source_app, external_id): recording_id for recording_id, source_app, external_id in cursor}
     results = [
@@ -332,13 +318,13 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
     return [result or _DELETED_MEANWHILE for result in results]
 
 
-def _parts(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+def _parts(rows: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[Sequence[_T]]:
     """Cut rows into parts with about as much text each, at most `_PART_CHARACTERS` and one more row."""
-    total = sum(len(row["full_transcript"]) for row in rows)
+    total = sum(size_of(row) for row in rows)
     full = total / max(1, math.ceil(total / _PART_CHARACTERS))
     begin, size = 0, 0
     for end, row in enumerate(rows, start=1):
-        size += len(row["full_transcript"])
+        size += size_of(row)
         if size >= full or end == len(rows):
             yield rows[begin:end]
             begin, size = end, 0

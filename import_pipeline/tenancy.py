@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -35,24 +35,33 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
     """
-    nested = conn.info.transaction_status != TransactionStatus.IDLE
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        with _acting_within(conn, user_id):
+            yield
+        return
+    with ExitStack() as stack:
+        with _explaining_refusals(conn), pipeline_of(conn) as pipeline:
+            # Not `conn.transaction()`, which waits for its beginning.
+            stack.enter_context(psycopg.Transaction(conn))
+            if not conn.autocommit:
+                pipeline.sync()  # else the driver does not know yet, and begins once more
+            _act(conn, _settings(user_id, is_path_open(conn)))
+        yield
+
+
+@contextmanager
+def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
+    """Do what `acting_as` does as a savepoint of the caller's transaction."""
     with conn.transaction():
-        before = None
-        if nested:
-            with conn.cursor(row_factory=dict_row) as cursor:
-                before = cursor.execute(query("find_actor")).fetchone()
-        settings = _settings(user_id, is_path_open(conn), nested=nested)
-        try:
-            conn.execute(query("act_as"), settings)
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
-            raise ConfigurationError(
-                f"The login {conn.info.user!r} may not work as {WORKER_ROLE!r}: run `import-pipeline migrate` with the "
-                f"owner of the database, then `grant {WORKER_ROLE} to {conn.info.user}`."
-            ) from error
+        with conn.cursor(row_factory=dict_row) as cursor:
+            before = cursor.execute(query("find_actor")).fetchone()
+        with _explaining_refusals(conn):
+            # In a transaction of the caller's own it is for him to say how long the server waits for us.
+            _act(conn, _settings(user_id, is_path_open(conn)) | {"idle_timeout": None})
         yield
         # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
-            conn.execute(query("act_as"), {**before, "idle_timeout": None})
+            _act(conn, {**before, "idle_timeout": None})
 
 
 @contextmanager
@@ -66,7 +75,7 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
     Raises:
         ConfigurationError: As `acting_as`.
     """
-    if conn.info.transaction_status != TransactionStatus.IDLE:
+    if conn.info.transaction_status != TransactionStatus.IDLE or not conn.autocommit:
         with acting_as(conn, user_id):
             yield
         return
@@ -74,7 +83,7 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
     try:
         with pipeline_of(conn):
             conn.execute("begin")
-            conn.execute(query("act_as"), settings)
+            _act(conn, settings)
             yield
             conn.execute("commit")
             send_all(conn)
@@ -92,7 +101,22 @@ def _roll_back(conn: psycopg.Connection[Any]) -> None:
         conn.rollback()  # after an error the server has passed over the commit
 
 
-def _settings(user_id: UUID | str | None, is_open: bool, *, nested: bool = False) -> dict[str, Any]:
+def _act(conn: psycopg.Connection[Any], settings: dict[str, Any]) -> None:
+    conn.execute(query("act_as"), settings, prepare=True)  # no change of the schema can make it fail
+
+
+@contextmanager
+def _explaining_refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+        raise ConfigurationError(
+            f"The login {conn.info.user!r} may not work as {WORKER_ROLE!r}: run `import-pipeline migrate` with the "
+            f"owner of the database, then `grant {WORKER_ROLE} to {conn.info.user}`."
+        ) from error
+
+
+def _settings(user_id: UUID | str | None, is_open: bool) -> dict[str, Any]:
     """Return the parameters of `act_as`."""
     return {
         "role": WORKER_ROLE,
@@ -101,8 +125,7 @@ def _settings(user_id: UUID | str | None, is_open: bool, *, nested: bool = False
         "claim_sub": "",
         "claim_role": "",
         "path": "" if is_open else None,
-        # In a transaction of the caller's own it is for him to say.
-        "idle_timeout": None if nested else f"{IDLE_IN_TRANSACTION_SECONDS}s",
+        "idle_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     }
 
 

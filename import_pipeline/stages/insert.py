@@ -17,11 +17,12 @@ from psycopg.rows import scalar_row
 
 from import_pipeline.connections import hand_over, pipeline_of, send_all
 from import_pipeline.database_errors import is_about_every_row
+from import_pipeline.destinations import Destinations
+from import_pipeline.errors import BankError
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
 from import_pipeline.pipeline import (
     add_missing_vault_entries,
-    prepare_recordings,
     send_recordings,
     write_recordings,
 )
@@ -148,17 +149,15 @@ def _write_new(
     ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
     try:
         with acting_as(conn, account.user_id):
-            prepared = prepare_recordings(conn, account.user_id, [outcome.record for outcome in ready])
-            ids = {row["position"]: row["id"] for row in prepared.rows if row["vault_id"]}
-            if len(ids) < len(ready):
+            destinations = Destinations(conn, account.user_id)
+            if not all(destinations.resolve(outcome.record)[1] for outcome in ready):
                 raise psycopg.Rollback
-            new_ids = iter([ids[position] for position in sorted(ids)])
             with pipeline_of(conn) as pipeline:
                 # Else each statement would be planned for its own arrays, and all texts copied once more for that.
                 conn.execute("set local plan_cache_mode = force_generic_plan")
                 held = _ask_for_account(conn, account)
                 hand_over(conn, pipeline)
-                send_recordings(conn, pipeline, prepared.rows)
+                new_ids = iter(send_recordings(conn, pipeline, destinations, [outcome.record for outcome in ready]))
                 written = [
                     Written(outcome, next(new_ids)) if isinstance(outcome, Ready) else Written(outcome)
                     for outcome in outcomes
@@ -175,6 +174,8 @@ def _write_new(
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
             raise
+    except BankError:
+        pass
     return None
 
 
@@ -206,7 +207,7 @@ def _write_with_care(
 def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[datetime]:
     """Keep the account from being removed until the end of the transaction."""
     cursor: psycopg.Cursor[datetime] = conn.cursor(row_factory=scalar_row)
-    return cursor.execute(query("hold_account"), {"id": account.id, "user_id": account.user_id})
+    return cursor.execute(query("hold_account"), {"id": account.id, "user_id": account.user_id}, prepare=True)
 
 
 def _require_account(held: psycopg.Cursor[datetime]) -> datetime:
@@ -245,4 +246,5 @@ def _advance(conn: psycopg.Connection[Any], account: Account, done: int, skipped
     conn.execute(
         query("advance_sync_job"),
         {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": skipped},
+        prepare=True,
     )

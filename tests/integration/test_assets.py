@@ -361,6 +361,7 @@ def test_an_import_that_ends_while_a_refresh_runs_is_not_forgotten(refreshing: R
     assert refreshing.tick(6) == BOTH
 
 
+@pytest.mark.long
 def test_many_imports_refresh_them_once_in_five_minutes(refreshing: Refreshing) -> None:
     refreshing.tick()
     asked = 0

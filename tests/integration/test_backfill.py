@@ -132,6 +132,7 @@ def test_what_was_imported_before_stands_in_the_plan(shell: Shell, fathom: Fatho
     assert not told["2025-09"]
 
 
+@pytest.mark.long
 def test_nothing_is_done_before_somebody_agrees(
     shell: Shell, fathom: FathomServer, conn: psycopg.Connection[Any]
 ) -> None:
@@ -185,6 +186,7 @@ def test_the_history_begins_where_the_setting_says(shell: Shell, fathom: FathomS
     assert shell.run("backfill", "fathom", "--from", "2025-06", "--yes").code == 2
 
 
+@pytest.mark.long
 def test_every_active_account_is_imported_or_those_that_are_named(
     shell: Shell, fathom: FathomServer, conn: psycopg.Connection[Any], ana: tenants.User
 ) -> None:
@@ -199,6 +201,7 @@ def test_every_active_account_is_imported_or_those_that_are_named(
     assert "2 accounts" in everybody.stderr
 
 
+@pytest.mark.long
 def test_a_month_in_which_something_failed_does_not_stop_the_others(
     shell: Shell, fathom: FathomServer, conn: psycopg.Connection[Any]
 ) -> None:
@@ -228,6 +231,7 @@ def test_when_no_month_could_go_better_the_rest_is_left_and_that_is_said(
     assert statuses(conn) == ["failed"]
 
 
+@pytest.mark.long
 def test_the_trouble_of_one_account_does_not_stop_the_months_of_the_others(
     shell: Shell, fathom: FathomServer, conn: psycopg.Connection[Any], ana: tenants.User
 ) -> None:

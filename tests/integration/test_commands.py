@@ -35,6 +35,7 @@ def calls(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_broken_files_fail_with_reasons_and_the_others_are_imported(command_line: CommandLine, calls: Path) -> None:
     (calls / "empty.vtt").touch()
     (calls / "empty too.vtt").touch()
@@ -237,6 +238,7 @@ from unnest(array['First', 'Second']) as title;
 """
 
 
+@pytest.mark.long
 def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merged(
     tmp_path: Path, empty_database_url: str
 ) -> None:

@@ -116,7 +116,7 @@ def is_prepared(url: str) -> bool:
     """Whether a statement that asks for it is prepared in the server's session."""
     with BoundedConnection.connect(url, **connection_settings()) as conn, acting_as(conn, None):
         conn.execute("select 1", prepare=True)
-        found = conn.execute("select count(*) from pg_prepared_statements").fetchall()
+        found = conn.execute("select count(*) from pg_prepared_statements where statement = 'select 1'").fetchall()
         assert found[0][0] in (0, 1)
         return bool(found[0][0])
 

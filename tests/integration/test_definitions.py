@@ -33,6 +33,7 @@ def dagster(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.long
 def test_the_workspace_loads_as_the_server_loads_it(tmp_path: Path) -> None:
     done = dagster("definitions", "validate", "-w", "workspace.yaml", DAGSTER_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -110,6 +111,7 @@ def test_the_library_face_does_not_load_dagster() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.long
 def test_the_launched_job_imports_a_folder_and_goes_green(
     tmp_path: Path, database_url: str, conn: psycopg.Connection[Any], make_user: Any
 ) -> None:

@@ -378,6 +378,7 @@ def test_the_server_stops_when_all_its_users_were_killed(used_home: Path, spawn:
         assert execute(server.url(), "select 1") == [(1,)]
 
 
+@pytest.mark.long
 def test_twenty_processes_open_a_fresh_home_and_ten_are_killed_at_random(
     home: Path, spawn: Callable[..., Child]
 ) -> None:
@@ -799,6 +800,7 @@ def stranger() -> Iterator[tuple[int, Path, dict[str, str]]]:
     subprocess.run(["userdel", name], check=True)
 
 
+@pytest.mark.long
 @as_root
 def test_a_plain_user_has_a_server_of_its_own(
     stranger: tuple[int, Path, dict[str, str]], spawn: Callable[..., Child]

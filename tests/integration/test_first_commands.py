@@ -53,6 +53,7 @@ def test_the_second_run_says_that_everything_is_already_there(second: Outcome) -
     )
 
 
+@pytest.mark.long
 def test_upload_json_ends_with_one_object_of_counts(command_line: CommandLine, second: Outcome) -> None:
     outcome = command_line.run("upload", SAMPLES, "--json")
     assert {kind: outcome.json[kind] for kind in KINDS} == dict(zip(KINDS, (20, 0, 20, 0, 0), strict=True))
@@ -144,6 +145,7 @@ def test_nothing_readable_is_left_staged(command_line: CommandLine, second: Outc
     assert all(path.stat().st_mode & 0o077 == 0 for path in (command_line.home / "staging").rglob("*"))
 
 
+@pytest.mark.long
 def test_a_mistyped_user_is_told_and_not_created(command_line: CommandLine, library: psycopg.Connection) -> None:
     for arguments in (["counts"], ["status"], ["failures"], ["retry"], ["why", "x"]):
         outcome = command_line.run(*arguments, "--user", "nobody@example.com")

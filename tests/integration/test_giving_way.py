@@ -118,6 +118,7 @@ def test_a_month_that_waits_too_long_for_what_it_lent_fails_and_is_resumed(
     assert len(world.recordings()) == len(set(world.recordings())) == 9
 
 
+@pytest.mark.long
 def test_a_listing_that_loses_its_account_is_a_problem_of_that_account_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

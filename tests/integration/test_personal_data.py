@@ -360,6 +360,7 @@ def everything_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), data
 
 
+@pytest.mark.long
 def test_after_erase_no_row_file_or_run_names_what_the_user_had(world: World, shell: Shell, tmp_path: Path) -> None:
     """The runs and staged files of others stay, those of a run that was killed go too."""
     for email, title in (("ana@example.com", "canary-4d1e"), ("ben@example.com", "weekly")):

@@ -790,12 +790,15 @@ def test_any_kind_of_connection_will_do(
 ) -> None:
     with psycopg.connect(database_url, autocommit=autocommit, row_factory=row_factory) as mine:
         mine.cursor_factory = cursor_factory
+        said: list[str | None] = []
+        mine.add_notice_handler(lambda notice: said.append(notice.message_primary))
         first = run_pipeline(mine, ana.id, record())
         assert first.success, first.error
         assert mine.info.transaction_status == TransactionStatus.IDLE
         assert run_pipeline(mine, ana.id, record()).skipped
         assert insert_recordings(mine, ana.id, [record(), record("b"), record("c", title=5)])[1].is_new
         assert count(conn, "recordings") == 2
+        assert said == []
 
 
 def test_user_ids_may_be_given_as_text(conn: Connection, ana: tenants.User) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, REPOSITORY
 
+pytestmark = pytest.mark.long
+
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 

@@ -20,6 +20,8 @@ from import_pipeline.instance import settings, with_psycopg2
 from import_pipeline.retention import RemovedRuns, remove_old_runs
 from import_pipeline.staging import StreamIOManager, write_output
 
+pytestmark = pytest.mark.long
+
 LONG_AGO = timedelta(days=40)
 LIMIT = datetime.now(UTC) - timedelta(days=30)
 ASSET = dg.AssetKey(["recordings", "demo"])

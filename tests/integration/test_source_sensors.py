@@ -347,6 +347,7 @@ def test_ticks_are_as_often_as_the_source_wants_to_be_asked_or_a_little_more(
     assert plan_ticks(timedelta(minutes=minutes)) == (timedelta(minutes=spacing), cron)
 
 
+@pytest.mark.long
 def test_an_account_is_polled_with_every_tick_though_its_run_began_after_the_last_one(
     world: World, ana: tenants.User
 ) -> None:

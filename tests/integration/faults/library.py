@@ -35,7 +35,7 @@ GREEN = "it was green: it found another connection"
 MOMENTS = {
     "while transcripts are fetched": "import_pipeline.stages.transform.transform_item",
     "inside the transaction": "import_pipeline.stages.insert.send_outcomes",
-    "before recordings are sent": "import_pipeline.stages.insert.prepare_recordings",
+    "before recordings are sent": "import_pipeline.stages.insert.send_recordings",
 }
 """What is called at which moment: the fault comes just before one of the calls."""
 

@@ -76,6 +76,7 @@ def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point,
     return said
 
 
+@pytest.mark.long
 def test_the_lost_answer_to_a_commit_makes_nothing_twice(
     open_library: OpenLibrary, proxy: Proxy, few_files: Path
 ) -> None:

@@ -148,7 +148,7 @@ FAULTS = {
     "statement_timeout 2 s while a table is locked": TimedOut,
     "lock_timeout 2 s while a table is locked": NoLock,
 }
-DEFAULT = {"stopped in mode immediate and started", "read only"}
+DEFAULT = {"stopped in mode immediate and started"}
 
 
 @pytest.fixture(params=[pytest.param(n, marks=() if n in DEFAULT else pytest.mark.long) for n in FAULTS])

@@ -154,7 +154,8 @@ def measured(path: Path) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize("size", [pytest.param(4, id="4 MB"), pytest.param(50, id="50 MB", marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [pytest.param(4, id="4 MB"), pytest.param(50, id="50 MB")])
+@pytest.mark.long
 def test_memory_stays_within_a_few_times_the_file(name: str, size: int, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(large_file(name, size * 1_000_000))
@@ -176,6 +177,7 @@ def test_memory_stays_within_a_few_times_the_file(name: str, size: int, tmp_path
         pytest.param(b"<!-- -->", b"%b", id="comments"),
     ],
 )
+@pytest.mark.long
 def test_memory_of_a_document_is_bounded(inner: bytes, outer: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.docx"
     path.write_bytes(word_document(6_000_000, inner, outer))
