@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from proxy import Action, Event, Side
 
 _INSERT = b"insert into public.recordings"
-_BEGIN, _COMMIT = b"BEGIN\x00", b"COMMIT\x00"
+_COMMIT = b"COMMIT\x00"
+_BEGINNINGS = {("Q", b"BEGIN\x00"), ("P", b"\x00BEGIN\x00\x00\x00")}  # alone, and in a pipeline
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Transactions:
     _open: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> Action | None:
-        if event.sender == "client" and event.kind == "Q" and event.data.endswith(_BEGIN):
+        if event.sender == "client" and (event.kind, event.data[5:]) in _BEGINNINGS:
             self.found.append(([], []))
             self._open[event.connection] = len(self.found)
         number = self._open.get(event.connection)
