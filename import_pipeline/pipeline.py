@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -25,6 +26,11 @@ from import_pipeline.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult, StorableRecord
 from import_pipeline.sql import columns, query
 from import_pipeline.tenancy import acting_as, acting_at_once
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils.compat import uuid7
 
 _logger = logging.getLogger(__name__)
 
@@ -194,22 +200,24 @@ def send_recordings(
     Returns:
         The id that each of them gets, in their order.
     """
-    ids = [uuid4() for _ in records]
-    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
-    new = sorted(zip(records, ids, strict=True), key=lambda pair: (pair[0].source_app, pair[0].external_id))
+    ids: dict[int, UUID] = {}
     entries = []
-    for part in _parts(new, lambda pair: len(pair[0].full_transcript)):
+    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+    new = sorted(enumerate(records), key=lambda pair: (pair[1].source_app, pair[1].external_id))
+    for part in _parts(new, lambda pair: len(pair[1].full_transcript)):
         rows = []
-        for record, recording_id in part:
+        for position, record in part:
             bank_id, vault_id = destinations.resolve(record)
-            rows.append(_recording_row(destinations.user_id, bank_id, record) | {"id": recording_id})
-            entries.append({"vault_id": vault_id, "recording_id": recording_id})
+            row = _recording_row(destinations.user_id, bank_id, record)
+            ids[position] = row["id"]
+            entries.append({"vault_id": vault_id, "recording_id": row["id"]})
+            rows.append(row)
         conn.execute(query("insert_recordings"), _columns_of(rows), prepare=True)
         hand_over(conn, pipeline)
     if entries:
         conn.execute(query("insert_vault_entries"), columns(entries), prepare=True)
         hand_over(conn, pipeline)
-    return ids
+    return [ids[position] for position in range(len(records))]
 
 
 def add_vault_entries(
@@ -276,7 +284,9 @@ def _ask_for_recordings(
 
 def _recording_row(user_id: UUID | str, bank_id: UUID, record: StorableRecord) -> dict[str, Any]:
     return {
-        "id": uuid4(),
+        # Ordered by time: entries of random ids would lie all over the indexes of a large library, and each of them
+        # would cost a page, which is also written to the log whole.
+        "id": uuid7(),
         "bank_id": bank_id,
         "owner_user_id": user_id,
         "title": record.title,

@@ -31,6 +31,8 @@ import import_pipeline.embedded as embedded
 from import_pipeline.embedded import installation, open_server
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError
 
+pytestmark = pytest.mark.long
+
 ABUSE = Path(__file__).with_name("embedded_abuse.py")
 STRANGER = 61234
 
@@ -378,7 +380,6 @@ def test_the_server_stops_when_all_its_users_were_killed(used_home: Path, spawn:
         assert execute(server.url(), "select 1") == [(1,)]
 
 
-@pytest.mark.long
 def test_twenty_processes_open_a_fresh_home_and_ten_are_killed_at_random(
     home: Path, spawn: Callable[..., Child]
 ) -> None:
@@ -492,7 +493,6 @@ def test_killing_everything_at_once_leaves_nothing_in_the_way(used_home: Path, s
         assert execute(server.url(), "select n from kept") == [(1,)]
 
 
-@pytest.mark.long
 def test_a_frozen_server_is_replaced(used_home: Path) -> None:
     with open_server(used_home) as server:
         execute(server.url(), "create table kept as select 1 as n")
@@ -800,7 +800,6 @@ def stranger() -> Iterator[tuple[int, Path, dict[str, str]]]:
     subprocess.run(["userdel", name], check=True)
 
 
-@pytest.mark.long
 @as_root
 def test_a_plain_user_has_a_server_of_its_own(
     stranger: tuple[int, Path, dict[str, str]], spawn: Callable[..., Child]

@@ -18,6 +18,8 @@ from import_pipeline.errors import DuplicateRecordingsError, MigrationError
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.long
+
 ANA = UUID("00000000-0000-4000-8000-00000000000a")
 EVA = UUID("00000000-0000-4000-8000-00000000000e")
 ANAS_BANK = UUID("10000000-0000-4000-8000-00000000000a")

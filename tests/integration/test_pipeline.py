@@ -713,6 +713,15 @@ def test_what_only_some_records_of_a_batch_have_stays_with_them(conn: Connection
     ]
 
 
+def test_ids_grow_with_time_so_that_the_indexes_of_a_large_library_grow_at_one_end(
+    conn: Connection, ana: tenants.User
+) -> None:
+    for batch in ("z", "m", "a"):
+        insert_recordings(conn, ana.id, [record(f"{batch}{number}") for number in range(9)])
+    ids = [f"{name}{number}" for name in ("z", "m", "a") for number in range(9)]
+    assert rows(conn, "select array_agg(source_metadata ->> 'external_id' order by id) from recordings") == [(ids,)]
+
+
 def test_copies_within_one_batch_become_one_recording(conn: Connection, ana: tenants.User) -> None:
     """F9."""
     results = insert_recordings(conn, ana.id, [record(title="first"), record("other"), record(title="second")])
