@@ -132,18 +132,22 @@ def measure(libraries: Sequence[Loaded], when: str, rounds: int, batches: int) -
         for name in others:
             yield Claim(
                 f"{when}, {what}: time at {name} / at {smallest}", seconds[name] / seconds[smallest], 4, at_least=False,
-                seconds={smallest: seconds[smallest], name: seconds[name]},
+                seconds={smallest: seconds[smallest], name: seconds[name]}, per=f"a batch of {IDS}",
             )  # fmt: skip
     # With statistics PostgreSQL knows that it is cheaper to read a table whole of which half is asked for.
     plans = [plan for each in libraries if each.number > 10 * IDS for plan in each.plans()]
     assert all("Index Scan" in plan or "Seq Scan" in plan for plan in plans), plans
     scans = sum("Seq Scan" in plan for plan in plans)
-    yield Claim(f"{when}: plans of {len(plans)} that read a whole table", scans, 0, at_least=False)
+    text = f"{when}: sequential scans in {len(plans)} plans, of libraries above {10 * IDS:,}"
+    yield Claim(text, scans, 0, at_least=False, unit="scans")
 
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=7, largest=1_000_000, batches=10)
+    arguments = parse_arguments(
+        __doc__, rounds=(7, "turns of each side"),
+        largest=(1_000_000, "recordings in the largest library, at least 500"), batches=(10, "batches in a turn"),
+    )  # fmt: skip
     sizes = [size for size in SIZES if size < arguments.largest] + [arguments.largest]
     with ExitStack() as stack:
         folder = stack.enter_context(servers.scratch_folder(in_memory=False))

@@ -170,7 +170,7 @@ def measure_command(home: Path, rounds: int) -> list[Claim]:
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=9, calls=10)
+    arguments = parse_arguments(__doc__, rounds=(9, "turns of each side"), calls=(10, "calls that the provider lists"))
     with servers.scratch_folder() as folder:
         claims = measure_job(folder / "home", arguments.calls, arguments.rounds)
         claims += measure_command(folder / "home", arguments.rounds)

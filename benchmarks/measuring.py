@@ -45,6 +45,8 @@ class Claim:
         target: What it must reach; None where nothing is promised.
         at_least: Whether the target is a lower bound; else an upper one.
         seconds: Median of each side, for the curious.
+        per: What the seconds are for, `a call` for instance; by default the whole of what was done.
+        unit: Of a figure that is no ratio.
     """
 
     text: str
@@ -52,6 +54,8 @@ class Claim:
     target: float | None
     at_least: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
+    per: str = ""
+    unit: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -88,30 +92,55 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def parse_arguments(doc: str | None, **defaults: int | str) -> argparse.Namespace:
-    """Read the command line: `--json`, and a number or a word for each name."""
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+def parse_arguments(doc: str | None, **options: tuple[int | str | bool, str]) -> argparse.Namespace:
+    """Read the command line: `--json`, and each option, which has a default and a text for `--help`.
+
+    Numbers are 1 or more; what is False by default is a switch.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"by default {default}")
+    for name, (default, text) in options.items():
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+        else:
+            kind = _positive if isinstance(default, int) else str
+            parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text}; by default {default}")
     return parser.parse_args()
 
 
 def report(claims: Sequence[Claim], *, as_json: bool) -> None:
-    """Print the claims, and leave with 1 if one is not met."""
+    """Print the claims, and leave with 1 if one is not met or nothing was measured."""
     machine = describe_machine()
     if as_json:
         print(json.dumps({"machine": machine, "claims": [asdict(each) | {"is_met": each.is_met} for each in claims]}))
     else:
         print(", ".join(f"{name}: {value}" for name, value in machine.items()))
         for each in claims:
-            bound = "≥" if each.at_least else "≤"
-            verdict = (
-                f"{bound} {each.target:g}, {'met' if each.is_met else 'NOT MET'}" if each.target is not None else "-"
-            )
-            print(f"{each.text:<70} {each.ratio:8.2f}  ({verdict})")
-            print("    " + ", ".join(f"{name} {seconds:.3g} s" for name, seconds in each.seconds.items()))
+            print(_describe(each))
+    if not claims:
+        sys.exit("Nothing was measured.")
     sys.exit(0 if all(each.is_met for each in claims) else 1)
+
+
+def _describe(claim: Claim) -> str:
+    figure = f"{claim.ratio:.0f} {claim.unit}" if claim.unit else f"{claim.ratio:.2f}"
+    verdict = "nothing promised"
+    if claim.target is not None:
+        verdict = f"{'≥' if claim.at_least else '≤'} {claim.target:g}, {'met' if claim.is_met else 'NOT MET'}"
+    sides = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in claim.seconds.items())
+    return f"{claim.text:<74} {figure:>10}  ({verdict})" + (f"\n    {sides} {claim.per}".rstrip() if sides else "")
+
+
+def _duration(seconds: float) -> str:
+    unit, factor = next((each for each in (("s", 1), ("ms", 1e3)) if seconds * each[1] >= 1), ("µs", 1e6))
+    return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _read(path: str) -> str:

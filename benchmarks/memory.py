@@ -1,4 +1,4 @@
-"""How much memory an import needs at most, and that it does not grow with what there is to import.
+"""How much memory an import needs at most, and how little that grows with what there is to import.
 
     uv run python -m benchmarks.memory [--json] [--records 100000] [--characters 20000]
 
@@ -71,7 +71,9 @@ def watch(process: subprocess.Popen[str]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, records=100_000, characters=20_000)
+    arguments = parse_arguments(
+        __doc__, records=(100_000, "calls of the first import"), characters=(20_000, "characters of each transcript")
+    )
     sizes = [f"{number * arguments.characters / 1e9:g} GB" for number in (arguments.records, 2 * arguments.records)]
     (once, seconds_once), (twice, seconds_twice) = (
         import_calls(number, arguments.characters) for number in (arguments.records, 2 * arguments.records)
@@ -79,8 +81,8 @@ def main() -> None:
     seconds = dict(zip(sizes, (seconds_once, seconds_twice), strict=True))
     report(
         [
-            Claim(f"{sizes[0]}: peak MB", once, TARGET_MB, at_least=False, seconds=seconds),
-            Claim(f"{sizes[1]}: peak MB", twice, TARGET_MB, at_least=False),
+            Claim(f"{sizes[0]}: peak", once, TARGET_MB, at_least=False, seconds=seconds, unit="MB"),
+            Claim(f"{sizes[1]}: peak", twice, TARGET_MB, at_least=False, unit="MB"),
             Claim(
                 f"{sizes[1]} / {sizes[0]}: peak, whichever is more", max(once, twice) / min(once, twice), 1.1,
                 at_least=False,

@@ -143,7 +143,11 @@ def share(records: Sequence[RequestRecord], limit: RateLimit) -> float:
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=5, seconds=20, speed=10, latency=50, source="all")
+    arguments = parse_arguments(
+        __doc__, rounds=(5, "imports of each source"), seconds=(20, "seconds that an import takes at least"),
+        speed=(10, "times the documented speed of Fathom's limits"), latency=(50, "milliseconds until an answer"),
+        source=("all", "`fathom`, `zoom` or both"),
+    )  # fmt: skip
     cases = [case for case in make_cases(arguments.speed) if arguments.source in ("all", case.source)]
     found: dict[str, list[tuple[float, int]]] = {case.name: [] for case in cases}
     for _ in range(arguments.rounds):
@@ -153,7 +157,15 @@ def main() -> None:
     for name, measured in found.items():
         used = statistics.median(used for used, _ in measured)
         claims.append(Claim(f"{name}: share used at {arguments.latency} ms", used, 0.95))
-        claims.append(Claim(f"{name}: refusals", sum(refused for _, refused in measured), 0, at_least=False))
+        claims.append(
+            Claim(
+                f"{name}: requests that were refused",
+                sum(refused for _, refused in measured),
+                0,
+                at_least=False,
+                unit="refusals",
+            )
+        )
     report(claims, as_json=arguments.json)
 
 

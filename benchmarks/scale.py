@@ -161,15 +161,20 @@ def measure(library: Library, numbers: list[int], calls: int, rounds: int) -> It
             f"{number} processes / 1: calls per second ({rate / number:.0%} each)", rate, None,
             seconds={f"{each}": statistics.median(taken[each]) for each in (1, number)},
         )  # fmt: skip
-    yield Claim("waits for another process's lock", len(locks.waits), 0, at_least=False)
-    yield Claim("deadlocks", locks.deadlocks, 0, at_least=False)
+    yield Claim(
+        "waits for a lock of another process, looked for every 20 ms", len(locks.waits), 0, at_least=False, unit="waits"
+    )
+    yield Claim("deadlocks", locks.deadlocks, 0, at_least=False, unit="deadlocks")
     for what in sorted(set(locks.waits.values())):
         print(what, file=sys.stderr)
 
 
 def main() -> None:
     """Measure and print."""
-    arguments = parse_arguments(__doc__, rounds=5, calls=300, characters=20_000, most=8)
+    arguments = parse_arguments(
+        __doc__, rounds=(5, "imports with each number of processes"), calls=(300, "calls of each account"),
+        characters=(20_000, "characters of each transcript"), most=(8, "processes at most"),
+    )  # fmt: skip
     numbers = [number for number in (1, 2, 4, 8) if number <= arguments.most]
     with servers.scratch_folder() as folder:
         os.environ["IMPORT_PIPELINE_HOME"] = str(folder / "home")

@@ -110,18 +110,37 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 @contextmanager
 def pipeline_of(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """Do what `conn.pipeline()` does; after an error nothing is logged of what it did to the statements behind it."""
-    with conn.pipeline() as pipeline:
-        try:
-            yield pipeline
-        except psycopg.Error:
-            # The error may have come while the rest of a statement waited to be sent, for which the server now waits.
-            with suppress(psycopg.Error):
-                send_all(conn)
-            while pipeline.result_queue and not conn.closed:  # each error among the answers ends a turn
+    """Do what `conn.pipeline()` does, but for what it makes of errors and interrupts.
+
+    After an error nothing is logged of what it did to the statements behind it. What interrupts the wait for the end is
+    raised as it is, and the connection closed, instead of the complaint that the pipeline cannot be left.
+    """
+    try:
+        with conn.pipeline() as pipeline:
+            try:
+                yield pipeline
+            except psycopg.Error:
+                # It may have come while the rest of a statement waited to be sent, for which the server now waits.
                 with suppress(psycopg.Error):
-                    pipeline.sync()
+                    send_all(conn)
+                while pipeline.result_queue and not conn.closed:  # each error among the answers ends a turn
+                    with suppress(psycopg.Error):
+                        pipeline.sync()
+                raise
+    except psycopg.OperationalError as error:
+        interrupt = error.__context__
+        if interrupt is None or isinstance(interrupt, Exception):
             raise
+        conn.close()
+        raise interrupt from None
+
+
+def prepares(conn: psycopg.Connection[Any]) -> bool | None:
+    """Return what to give as `prepare` to have a statement prepared where `prepare_if_alone` found that it may be.
+
+    Of connections that others opened the driver decides: whether there is a pooler is not known.
+    """
+    return True if isinstance(conn, BoundedConnection) else None
 
 
 def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.connections import prepares
 from import_pipeline.errors import BankError
 from import_pipeline.records import StorableRecord
 from import_pipeline.sql import query
@@ -49,7 +50,7 @@ class Destinations:
     def _look_up(self, bank_id: UUID | None, vault_id: UUID | None) -> tuple[UUID, UUID | None]:
         parameters = {"user_id": self.user_id, "bank_id": bank_id, "vault_id": vault_id}
         with self._conn.cursor(row_factory=tuple_row) as cursor:
-            found = cursor.execute(query("find_destinations"), parameters, prepare=True).fetchall()
+            found = cursor.execute(query("find_destinations"), parameters, prepare=prepares(self._conn)).fetchall()
         if not found and bank_id is not None:
             raise BankError(f"The user {self.user_id} is not a member of the bank {bank_id}.")
         if not found and vault_id is not None:

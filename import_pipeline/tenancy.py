@@ -14,10 +14,16 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
-from import_pipeline.connections import IDLE_IN_TRANSACTION_SECONDS, BoundedConnection, pipeline_of, send_all
+from import_pipeline.connections import (
+    IDLE_IN_TRANSACTION_SECONDS,
+    BoundedConnection,
+    pipeline_of,
+    prepares,
+    send_all,
+)
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.sql import query
 
@@ -35,7 +41,7 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
     """
-    if conn.info.transaction_status != TransactionStatus.IDLE:
+    if conn.info.transaction_status != TransactionStatus.IDLE or conn.info.pipeline_status != PipelineStatus.OFF:
         with _acting_within(conn, user_id):
             yield
         return
@@ -51,13 +57,13 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
 
 @contextmanager
 def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
-    """Do what `acting_as` does as a savepoint of the caller's transaction."""
+    """Do what `acting_as` does within a transaction or a pipeline of the caller's."""
     with conn.transaction():
         with conn.cursor(row_factory=dict_row) as cursor:
             before = cursor.execute(query("find_actor")).fetchone()
         with _explaining_refusals(conn):
             # In a transaction of the caller's own it is for him to say how long the server waits for us.
-            _act(conn, _settings(user_id, is_path_open(conn)) | {"idle_timeout": None})
+            _act(conn, _settings(user_id, is_path_open(conn)) | {"idle_timeout": None}).fetchone()
         yield
         # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
@@ -101,8 +107,8 @@ def _roll_back(conn: psycopg.Connection[Any]) -> None:
         conn.rollback()  # after an error the server has passed over the commit
 
 
-def _act(conn: psycopg.Connection[Any], settings: dict[str, Any]) -> None:
-    conn.execute(query("act_as"), settings, prepare=True)  # no change of the schema can make it fail
+def _act(conn: psycopg.Connection[Any], settings: dict[str, Any]) -> psycopg.Cursor[Any]:
+    return conn.execute(query("act_as"), settings, prepare=prepares(conn))
 
 
 @contextmanager

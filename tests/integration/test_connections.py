@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -158,3 +159,25 @@ def test_an_error_in_what_was_handed_over_comes_with_its_answer_and_the_connecti
             work()
         assert conn.execute("select 2").fetchone() == (2,)
     assert not caplog.records
+
+
+class Interrupted(BaseException):
+    """As what Dagster raises in a run that is cancelled, wherever it is."""
+
+
+def test_what_interrupts_the_end_of_a_pipeline_is_raised_as_it_is(world: World) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with BoundedConnection.connect(world.url, **connection_settings()) as conn:
+            world.conn.execute("select pg_advisory_lock(1)")
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(Interrupted), pipeline_of(conn):
+                conn.execute("select pg_advisory_xact_lock(1)")
+            assert conn.closed
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        world.conn.execute("select pg_advisory_unlock(1)")

@@ -810,6 +810,28 @@ def test_any_kind_of_connection_will_do(
         assert said == []
 
 
+@pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no autocommit"])
+def test_in_a_pipeline_of_the_callers_the_answer_is_what_was_committed(
+    conn: Connection, database_url: str, ana: tenants.User, autocommit: bool
+) -> None:
+    conn.execute(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin if new.title = 'bad' then raise 'no'; end if; return null; end $$"
+    )
+    conn.execute(
+        "create constraint trigger refuse after insert on public.recordings deferrable initially deferred"
+        " for each row execute function public.refuse()"
+    )
+    with psycopg.connect(database_url, autocommit=autocommit) as mine, mine.pipeline():
+        assert run_pipeline(mine, ana.id, record("a")).success
+        assert count(conn, "recordings") == 1
+        refused = run_pipeline(mine, ana.id, record("b", title="bad"))
+        assert "no (P0001)" in (refused.error or "")
+        assert run_pipeline(mine, ana.id, record("c")).success
+        assert mine.info.transaction_status == TransactionStatus.IDLE
+    assert count(conn, "recordings") == 2
+
+
 def test_user_ids_may_be_given_as_text(conn: Connection, ana: tenants.User) -> None:
     assert run_pipeline(conn, str(ana.id), record()).success
     assert check_duplicate(conn, str(ana.id), "demo", "call-1").is_duplicate
