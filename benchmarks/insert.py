@@ -4,11 +4,11 @@
 
 All sides write the same calls, already fetched and transformed, into the same embedded server. Ours are the stages
 dedup and insert: they ask for duplicates and write recordings, vault entries and the ledger as `import_worker`, bound
-by row-level security. COPY fills the same three tables with the same indexes, keys and constraints in one transaction, as
-their owner, and asks nothing. One by one is `check_duplicate` and `insert_recording` for each call, without a ledger.
-dlt loads one table of its own, whose key is the call's id, after a first load that made it; the last of its sides does
-not compress the files that dlt writes on the way, which takes most of its time. All but dlt work on a connection that
-stays open, as a run keeps it in its pool.
+by row-level security. COPY fills the same three tables with the same indexes, keys and constraints in one
+transaction, as their owner, and asks nothing. One by one is `check_duplicate` and `insert_recording` for each call,
+without a ledger. dlt loads one table of its own, whose key is the call's id, after a first load that made it; the
+last of its sides does not compress the files that dlt writes on the way, which takes most of its time. All but dlt
+work on a connection that stays open, as a run keeps it in its pool.
 
 The server's files are in memory where there is room, so that no disk disturbs the comparison; `--disk` keeps them on
 disk, where each commit waits for it. Takes ten minutes, without dlt (`--group benchmarks`) three. Fewer than five
