@@ -18,9 +18,10 @@ from psycopg.rows import scalar_row
 from import_pipeline.connections import hand_over, pipeline_of, send_all
 from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.destinations import Destinations
-from import_pipeline.errors import BankError
+from import_pipeline.errors import ItemError
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
+from import_pipeline.normalise import normalise_record
 from import_pipeline.pipeline import (
     add_missing_vault_entries,
     send_recordings,
@@ -149,15 +150,16 @@ def _write_new(
     ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
     try:
         with acting_as(conn, account.user_id):
+            records = [normalise_record(outcome.record) for outcome in ready]  # it is what puts the key in its place
             destinations = Destinations(conn, account.user_id)
-            if not all(destinations.resolve(outcome.record)[1] for outcome in ready):
+            if not all(destinations.resolve(record)[1] for record in records):
                 raise psycopg.Rollback
             with pipeline_of(conn) as pipeline:
                 # Else each statement would be planned for its own arrays, and all texts copied once more for that.
                 conn.execute("set local plan_cache_mode = force_generic_plan")
                 held = _ask_for_account(conn, account)
                 hand_over(conn, pipeline)
-                new_ids = iter(send_recordings(conn, pipeline, destinations, [outcome.record for outcome in ready]))
+                new_ids = iter(send_recordings(conn, pipeline, destinations, records))
                 written = [
                     Written(outcome, next(new_ids)) if isinstance(outcome, Ready) else Written(outcome)
                     for outcome in outcomes
@@ -174,7 +176,7 @@ def _write_new(
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
             raise
-    except BankError:
+    except ItemError:
         pass
     return None
 

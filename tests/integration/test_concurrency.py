@@ -127,7 +127,6 @@ def test_processes_that_import_the_same_calls_at_once_import_each_once(
     assert counts(conn) == (calls, calls, calls)
 
 
-@pytest.mark.long
 def test_batches_in_different_orders_neither_collide_nor_count_twice(
     conn: Connection, database_url: str, ana: tenants.User
 ) -> None:
