@@ -155,7 +155,7 @@ def insert_one_by_one(library: Library, records: Sequence[ConnectorRecord]) -> N
 
 
 def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
-    """Write the same rows by binary COPY as the owner of the tables, without any check."""
+    """Write the same rows by binary COPY as the owner of the tables, without asking for anything."""
     ids = [uuid7() for _ in records]
     user, now = library.user, datetime.now(UTC)
     with library.borrow() as conn, conn.transaction(), conn.cursor() as cursor:

@@ -169,6 +169,7 @@ def write_recordings(
             results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
         else:
             rows.append(_recording_row(user_id, bank_id, clean) | {"position": position, "vault_id": vault_id})
+    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
     rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
     written = _try_together(conn, rows, lambda batch: _insert_rows(conn, batch))
     entries: list[tuple[int, UUID, UUID | None]] = []
@@ -202,7 +203,7 @@ def send_recordings(
     """
     ids: dict[int, UUID] = {}
     entries = []
-    # Every batch takes the index entries in the same order: two of them cannot wait for each other.
+    # In the order of `write_recordings`, for the same reason.
     new = sorted(enumerate(records), key=lambda pair: (pair[1].source_app, pair[1].external_id))
     for part in _parts(new, lambda pair: len(pair[1].full_transcript)):
         rows = []

@@ -72,11 +72,11 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
 
 @contextmanager
 def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
-    """Do what `acting_as` does, but send all of it at once and wait for its end once, if the connection is idle.
+    """Do what `acting_as` does, but send all of it at once and wait for its end once.
 
-    For a statement or two: over a slow line each turn would cost as much as the question, and others wait for the locks
-    of a transaction until our word to commit arrives. Results are read after the block, in which nothing may ask for
-    one.
+    Only if the connection is idle and in autocommit; else it is `acting_as`. For a statement or two: over a slow line
+    each turn would cost as much as the question, and others wait for the locks of a transaction until our word to
+    commit arrives. Results are read after the block, in which nothing may ask for one.
 
     Raises:
         ConfigurationError: As `acting_as`.
