@@ -93,6 +93,7 @@ class Dev:
         self.command_line = command_line
         self.port = port
         self.log = log
+        self.cookies = httpx.Cookies()
         self.process = self.start()
 
     @property
@@ -104,12 +105,12 @@ class Dev:
         """What it has said so far, in all its lives."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start it and wait until it is open."""
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start it, wait until it is open, and sign in."""
         known = len(self.said) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "dev", "--port", str(self.port)],
+                [COMMAND, "dev", "--port", str(self.port), *options],
                 env=self.command_line.environment,
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
@@ -123,7 +124,20 @@ class Dev:
             return f"The UI is at {self.url}" in self.said[known:]
 
         wait_until(is_open, "waited for the UI to open")
+        self.cookies = self.sign_in()
         return self.process
+
+    def link(self, *options: str) -> str:
+        """Return a new link to sign in with; `--viewer` for one of a colleague's."""
+        outcome = self.command_line.run("dev", "--link", *options)
+        assert outcome.code == 0, outcome.stderr
+        return outcome.stdout.strip()
+
+    def sign_in(self, *options: str) -> httpx.Cookies:
+        """Return the cookies of a session that such a link begins."""
+        answer = httpx.get(self.link(*options), timeout=60)
+        assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
+        return answer.cookies
 
     def end(self, with_signal: int = signal.SIGINT, timeout: float = 90) -> int:
         """Send a signal, unless it has ended, and return its exit code."""
@@ -143,7 +157,8 @@ class Dev:
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Return the answer's data; `httpx.HTTPError` when nobody answers."""
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        asked = {"query": query, "variables": variables}
+        answer = httpx.post(f"{self.url}/graphql", json=asked, cookies=self.cookies, timeout=60)
         answer.raise_for_status()
         return answer.json()["data"]
 

@@ -17,7 +17,7 @@ from commands import REPOSITORY, CommandLine
 from dev import Dev, running_dev
 from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 EMAIL = "ana@example.com"
 CALLS = 24
@@ -70,9 +70,21 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, dev: Dev) -> StorageState:
+    """What a browser keeps of having signed in with a link."""
+    page = browser.new_page()
+    page.goto(dev.link())
+    state = page.context.storage_state()
+    page.context.close()
+    return state
+
+
 @pytest.fixture
-def context(browser: Browser, dev: Dev) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=dev.url, viewport={"width": 1440, "height": 900}, locale="en-GB")
+def context(browser: Browser, dev: Dev, signed_in: StorageState) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        base_url=dev.url, viewport={"width": 1440, "height": 900}, locale="en-GB", storage_state=signed_in
+    )
     context.set_default_timeout(30_000)
     yield context
     context.close()
