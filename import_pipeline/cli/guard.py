@@ -143,7 +143,8 @@ def _is_from(conn: HTTPConnection, origin: str, method: str) -> bool:
 
 
 def _is_json(conn: HTTPConnection) -> bool:
-    return conn.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    # As every client writes it: Dagster looks for these letters, and without them into the address.
+    return conn.headers.get("content-type", "").partition(";")[0].rstrip() == "application/json"
 
 
 def _ask_to_sign_in(conn: HTTPConnection, method: str, status: int = 401, heading: str = "Sign in") -> Response:
