@@ -87,10 +87,12 @@ class Dev:
         command_line: Whose home and settings it has.
         port: Where it listens.
         log: The file for everything it says.
+        options: More options of the command.
     """
 
-    def __init__(self, command_line: CommandLine, port: int, log: Path) -> None:
+    def __init__(self, command_line: CommandLine, port: int, log: Path, *options: str) -> None:
         self.command_line = command_line
+        self.options = options
         self.port = port
         self.log = log
         self.cookies = httpx.Cookies()
@@ -105,12 +107,12 @@ class Dev:
         """What it has said so far, in all its lives."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start it, wait until it is open, and sign in."""
         known = len(self.said) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "dev", "--port", str(self.port), *options],
+                [COMMAND, "dev", "--port", str(self.port), *self.options],
                 env=self.command_line.environment,
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
@@ -121,7 +123,7 @@ class Dev:
 
         def is_open() -> bool:
             assert self.process.poll() is None, self.said
-            return f"The UI is at {self.url}" in self.said[known:]
+            return "The UI is at " in self.said[known:]
 
         wait_until(is_open, "waited for the UI to open")
         self.cookies = self.sign_in()
@@ -134,8 +136,9 @@ class Dev:
         return outcome.stdout.strip()
 
     def sign_in(self, *options: str) -> httpx.Cookies:
-        """Return the cookies of a session that such a link begins."""
-        answer = httpx.get(self.link(*options), timeout=60)
+        """Return the cookies of a session that such a link begins, from whatever address it leads to."""
+        link = self.link(*options)
+        answer = httpx.get(self.url + link[link.index("/sign-in") :], timeout=60)
         assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
         return answer.cookies
 
@@ -213,9 +216,9 @@ class Dev:
 
 
 @contextmanager
-def running_dev(command_line: CommandLine) -> Iterator[Dev]:
+def running_dev(command_line: CommandLine, *options: str) -> Iterator[Dev]:
     """Run it on a free port; what it says is in `dev.log` beside the home."""
-    dev = Dev(command_line, free_port(), command_line.home.parent / "dev.log")
+    dev = Dev(command_line, free_port(), command_line.home.parent / "dev.log", *options)
     try:
         yield dev
     finally:
