@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,14 +93,24 @@ def context(browser: Browser, dev: Dev, signed_in: StorageState) -> Iterator[Bro
 class Camera:
     """Takes screenshots of the page of one test."""
 
-    def __init__(self, page: Page, folder: Path) -> None:
+    def __init__(self, page: Page) -> None:
         self._page = page
-        self._folder = folder
 
     def shoot(self, name: str) -> None:
         """Write `name.png`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._page.screenshot(path=self._folder / f"{name}.png")
+        shoot(self._page, name)
+
+
+def shoot(page: Page, name: str) -> None:
+    folder = Path(os.environ.get("UI_SCREENSHOTS") or REPOSITORY / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")
+
+
+@pytest.fixture
+def pictures() -> Callable[[Page, str], None]:
+    """`pictures(page, name)` writes `name.png`, of any page."""
+    return shoot
 
 
 @pytest.fixture
@@ -110,4 +120,4 @@ def page(context: BrowserContext) -> Page:
 
 @pytest.fixture
 def camera(page: Page) -> Camera:
-    return Camera(page, Path(os.environ.get("UI_SCREENSHOTS") or REPOSITORY / "screenshots"))
+    return Camera(page)
