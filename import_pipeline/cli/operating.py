@@ -137,11 +137,29 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 
 @click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="On which address of this machine; 0.0.0.0 means all, for colleagues on the network.",
 )
-def dev(port: int) -> None:
-    """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C."""
-    from import_pipeline.cli.serving import serve
+@click.option("--no-browser", is_flag=True, help="Only print the link.")
+@click.option("--link", is_flag=True, help="Print a new link to the UI that is open in another terminal, and end.")
+@click.option("--viewer", is_flag=True, help="Print a link for colleagues: they look and change nothing, for a day.")
+@click.option("--no-sign-in", is_flag=True, help="Ask nobody who he is: for a machine that only you use, or a test.")
+def dev(port: int, host: str, no_browser: bool, link: bool, viewer: bool, no_sign_in: bool) -> None:
+    """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C.
 
-    serve(port)
+    Nobody but you gets in: sign in with the link that is printed. It works once, in the browser that you open it in;
+    --link prints another, --link --viewer a read-only one for colleagues.
+    """
+    from import_pipeline.cli.serving import make_link, serve
+
+    if link:
+        from import_pipeline.cli.sign_in import OPERATOR, VIEWER
+
+        answer(make_link(VIEWER if viewer else OPERATOR))
+    else:
+        serve(host, port, asks=not no_sign_in, opens_browser=not no_browser, invites=viewer)
