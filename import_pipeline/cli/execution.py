@@ -94,7 +94,7 @@ class Execution:
         staging = StreamIOManager()
         remove_old(staging.resolve_base(), STAGED_FOR)  # `clean_up` needs a daemon, which not everybody runs
         postgres = PostgresResource(checks_migrations=False)  # whoever opened the database did
-        self._job = build_import_job(connector, postgres=postgres, io_manager=staging)
+        self._job = build_import_job(connector.for_command(), postgres=postgres, io_manager=staging)
 
     def run(
         self, config: JsonObject, watched: Sequence[UUID], *, label: str = "Importing", month: str | None = None

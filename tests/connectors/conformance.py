@@ -280,7 +280,7 @@ def find_fixture(source_app: str) -> Source | None:
     return fixture
 
 
-CONNECTORS = list(discover_connectors().values())
+CONNECTORS = [connector.for_command() for connector in discover_connectors().values()]
 FIXTURES = {each.source_app: find_fixture(each.source_app) for each in CONNECTORS}
 TARGETS = [
     Target(connector, fixture, kind)

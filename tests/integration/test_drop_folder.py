@@ -23,6 +23,7 @@ from import_pipeline import sensors
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.definitions import build_defs
 from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
+from import_pipeline.fences import IS_LINK
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sensors import drop_folder as drop_folder_sensor
 from import_pipeline.sensors.drop_folder import ask_for_files
@@ -219,7 +220,7 @@ def test_a_file_that_stayed_open_is_imported_after_it_was_closed_though_it_did_n
         assert folder.world.statuses() == {file.as_uri(): "waiting"}, "it is still open"
     folder.world.due_now()
     (request,) = folder.requests()
-    assert options_of(request)["paths"] == [str(file)]
+    assert options_of(request)["again"] == [str(file)]
     assert folder.run(request).success
     assert folder.titles(folder.ana) == ["call"]
     assert "Nothing to import" in folder.skip()
@@ -312,10 +313,10 @@ def test_links_lead_nowhere(folder: Folder, tmp_path: Path) -> None:
     (folder.of(folder.ana) / "all of ben").symlink_to(folder.of(folder.ben), target_is_directory=True)
     (folder.path / "dana@example.com").symlink_to(folder.of(folder.ben), target_is_directory=True)
     (request,) = folder.requests()
-    assert options_of(request)["folder"] == str(folder.of(folder.ben))
+    assert {Path(path).parent for path in options_of(request)["dropped"]} == {folder.of(folder.ben)}
     folder.run(request)
     reason = folder.skip()
-    assert "links, which are not followed: 1" in reason
+    assert "links, which are not followed: 2" in reason
     assert folder.titles(folder.ana) == []
 
 
@@ -334,7 +335,7 @@ def test_the_drop_folder_itself_may_be_reached_by_a_link(
 def test_a_link_that_takes_the_place_of_a_file_before_its_run_shows_nothing(folder: Folder, what: str) -> None:
     secret = folder.write(folder.ben, "week/secret.vtt")
     mine = folder.write(folder.ana, "week/secret.vtt", "Mine.")
-    request = next(each for each in folder.requests() if options_of(each)["folder"] == str(folder.of(folder.ana)))
+    request = next(each for each in folder.requests() if options_of(each)["dropped"] == [str(mine)])
     if what == "file":
         mine.unlink()
         mine.symlink_to(secret)
@@ -347,7 +348,7 @@ def test_a_link_that_takes_the_place_of_a_file_before_its_run_shows_nothing(fold
     assert not folder.run(request).success
     assert folder.titles(folder.ana) == []
     ((status, _, message),) = folder.world.ledger().values()
-    assert (status, message) == ("failed", "The file is a link that leads out of the folder.")
+    assert (status, message) == ("failed", f"The file {IS_LINK}.")
 
 
 # -- Asking again -----------------------------------------------------------------------------------------------------
@@ -437,7 +438,7 @@ def test_when_there_is_room_for_one_run_everybody_has_his_turn(folder: Folder, m
     turns = []
     for _ in range(6):
         (request,) = folder.requests()
-        turns.append(Path(options_of(request)["folder"]).name)
+        turns.append(Path(options_of(request)["dropped"][0]).parent.name)
         folder.run(request)
     assert turns == [folder.ana.email, folder.ben.email] * 3
     assert "Nothing to import" in folder.skip()
