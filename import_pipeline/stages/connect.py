@@ -68,6 +68,7 @@ def connect(
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
     heed_cancellation(context)
+    io_manager.private_base()  # before anything is done that would have to wait there
     accounts = open_accounts(
         connector,
         Storage(postgres.connection, postgres.is_embedded),
