@@ -138,11 +138,16 @@ def open_key_ring(*, is_embedded: bool) -> KeyRing:
             f"Credentials are kept encrypted, and {KEY_VARIABLE} holds no key. Make one with `{_NEW_KEY}`, keep it "
             "where you keep secrets, and set it for every process that imports."
         )
-    path = home() / _KEY_FILE
+    return KeyRing(file=ensure_key_file(_KEY_FILE))
+
+
+def ensure_key_file(name: str) -> Path:
+    """Return a file of the home that holds a key, made on first use."""
+    path = home() / name
     if not path.exists():
         with _key_file_beside(path, [Fernet.generate_key().decode()]) as beside, suppress(FileExistsError):
             os.link(beside, path)  # unless another process was faster
-    return KeyRing(file=path)
+    return path
 
 
 def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:

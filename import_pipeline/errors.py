@@ -64,7 +64,7 @@ class SourceUnavailableError(ImportPipelineError):
 
 
 class StagedFileError(ImportPipelineError):
-    """What an earlier step left for this one cannot be read: execute all steps of the run again."""
+    """What an earlier step left for this one is not there as it was left: execute all steps of the run again."""
 
 
 class StoppedError(ImportPipelineError):

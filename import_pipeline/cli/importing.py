@@ -129,6 +129,7 @@ def backfill(
 def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json: bool) -> None:
     """Try again what failed, or single items; brings back deleted ones."""
     from import_pipeline.connectors.base import get_connector
+    from import_pipeline.drop_folder import reach_of_command
     from import_pipeline.files import ids_of_file
     from import_pipeline.ledger import explain_item, request_retry
     from import_pipeline.tenancy import acting_as
@@ -136,9 +137,10 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (database, conn, user_id):
+        reach = reach_of_command(conn)
         with acting_as(conn, user_id):
             named = [
-                {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item)])}
+                {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item, reach)])}
                 for item in items
             ]
             unknown = [item for item, ids in zip(items, named, strict=True) if not ids]

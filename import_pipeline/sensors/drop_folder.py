@@ -4,7 +4,6 @@ Like the sensors of the other sources it keeps nothing in memory or in a cursor:
 folder, for whom a run is under way from Dagster, what was asked for from the database (`drop_folder.py`).
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from import_pipeline.drop_folder import (
     settle_request,
 )
 from import_pipeline.errors import ImportPipelineError
+from import_pipeline.fences import DROP_FOLDER, drop_folder
 from import_pipeline.files import SETTLE_SECONDS, describe_os_error, path_as_text
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sensors import INTERVAL_SECONDS, find_busy_users, find_ended_runs, find_outstanding_runs
@@ -75,10 +75,9 @@ def ask_for_files(
     Raises:
         dg.DagsterError: The database cannot be reached or is not migrated; one sentence says so in the UI.
     """
-    name = os.environ.get("IMPORT_PIPELINE_DROP_FOLDER", "").strip()
-    if not name:
-        return dg.SkipReason("IMPORT_PIPELINE_DROP_FOLDER is not set, so there is no folder to watch.")
-    root = Path(name).expanduser().absolute()
+    root = drop_folder()
+    if root is None:
+        return dg.SkipReason(f"{DROP_FOLDER} is not set, so there is no folder to watch.")
     try:
         settle_seconds = number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         folders, problems = scan_drop_folder(root, settle_seconds)
@@ -141,7 +140,7 @@ class _Tick:
             elif len(requests) >= self.room:
                 self.left += 1
             else:
-                requests.append(self._request(folder, account, new, due))
+                requests.append(self._request(account, new, due))
         return requests
 
     def _find_new(self, folder: UserFolder, account: DropAccount) -> tuple[list[DroppedFile], list[DroppedFile]]:
@@ -169,15 +168,12 @@ class _Tick:
                 return True
         return False
 
-    def _request(
-        self, folder: UserFolder, account: DropAccount, new: list[DroppedFile], due: list[DroppedFile]
-    ) -> dg.RunRequest:
+    def _request(self, account: DropAccount, new: list[DroppedFile], due: list[DroppedFile]) -> dg.RunRequest:
         key = f"{self.connector.source_app}/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}/{account.user_id}"
         note_request(self.conn, account, key, [*new, *due])
         options = {
-            "folder": path_as_text(folder.path),
             "dropped": [path_as_text(file.path) for file in new],
-            "paths": [path_as_text(file.path) for file in due],
+            "again": [path_as_text(file.path) for file in due],
         }
         config = {"users": [str(account.user_id)], "options": options}
         return dg.RunRequest(run_key=key, run_config={"ops": {"connect": {"config": config}}}, tags={"lane": "live"})

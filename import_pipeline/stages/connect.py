@@ -18,6 +18,7 @@ from import_pipeline.accounts import FoundAccount, find_accounts, find_user
 from import_pipeline.clients import Storage, open_credential
 from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import find_options
+from import_pipeline.drop_folder import note_shared_folders
 from import_pipeline.errors import ConfigurationError, ImportPipelineError, class_of
 from import_pipeline.leases import HISTORY_WAIT_SECONDS, WAIT_SECONDS, LeaseKeeper
 from import_pipeline.ledger import retry_failures
@@ -46,7 +47,9 @@ class ConnectConfig(dg.Config):
         default=[], description="E-mail addresses or ids of the users to import for; empty means every active account."
     )
     options: dict[str, Any] = Field(
-        default={}, description="What this source needs to know beyond its accounts, such as the paths of an upload."
+        default={},
+        description="What this source needs to know beyond its accounts, such as the paths of an upload. Here it takes "
+        "only paths below the folders of IMPORT_PIPELINE_UPLOAD_FOLDERS; if that is not set, it takes none.",
     )
     full: bool = Field(
         default=False, description="List the whole history again, not only what came since the last complete run."
@@ -65,6 +68,7 @@ def connect(
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
     heed_cancellation(context)
+    io_manager.private_base()  # before anything is done that would have to wait there
     accounts = open_accounts(
         connector,
         Storage(postgres.connection, postgres.is_embedded),
@@ -123,6 +127,7 @@ def open_accounts(
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
         found = find_run_accounts(conn, connector, users)
+        shared = note_shared_folders(conn) if connector.reads_files else ()
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
     # Kept until all are open: checking a credential may take a minute where its source does not answer.
@@ -134,7 +139,10 @@ def open_accounts(
                     with storage.connect() as conn, acting_as(conn, account.user_id):
                         retry_failures(conn, account.user_id, account.source_app, run_id)
             return [
-                _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
+                replace(
+                    _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run),
+                    shared_folders=shared,
+                )
                 for account in found
             ]
         except BaseException:  # an interrupt too: no row may say yet that this run has them

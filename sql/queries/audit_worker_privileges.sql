@@ -17,7 +17,8 @@ needed (object, privileges) as (
         ('import_pipeline.leases', '{select,insert,update,delete}'),
         ('import_pipeline.rate_budgets', '{select,insert,update,delete}'),
         ('import_pipeline.polls', '{select,insert,update,delete}'),
-        ('import_pipeline.dropped_files', '{select,insert,update,delete}')
+        ('import_pipeline.dropped_files', '{select,insert,update,delete}'),
+        ('import_pipeline.shared_folders', '{select,insert}')
 ),
 had as (
     -- Tables and views, as a whole or by columns.

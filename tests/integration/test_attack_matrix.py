@@ -48,6 +48,7 @@ PRIVILEGES: dict[str, dict[str, str]] = {
     "public.import_items": {"authenticated": "select", "service_role": ALL, "import_worker": "select insert update"},
     **{f"import_pipeline.{table}": {"import_worker": ALL} for table in PRIVATE},
     "import_pipeline.schema_migrations": {},
+    "import_pipeline.shared_folders": {"import_worker": "select insert"},
 }
 EVERYBODY, IMPORTER = set(ROLES), {"import_worker"}
 FUNCTIONS: dict[str, set[str]] = {
@@ -132,7 +133,10 @@ AT_ACME = {"Ana at Acme", "Ben at Acme", "Finn at Acme"}
 IN_ACME = {f"{name} in vault of Acme" for name in AT_ACME}
 NOTHING: set[str] = set()
 NOTHING_OF_ALL: Seen = {table: NOTHING for table, who in PRIVILEGES.items() if "authenticated" in who}
-PRIVATE_ROWS: Seen = {f"import_pipeline.{table}": set(ACCOUNTS) for table in PRIVATE}
+PRIVATE_ROWS: Seen = {
+    **{f"import_pipeline.{table}": set(ACCOUNTS) for table in PRIVATE},
+    "import_pipeline.shared_folders": {"/srv/calls"},
+}
 
 
 def as_importer(**tables: set[str]) -> Seen:

@@ -227,7 +227,7 @@ def test_everybody_sees_exactly_what_is_his(conn: Connection, cast: Cast, who: s
 
 
 @pytest.mark.parametrize(
-    "table", ["credentials", "dropped_files", "leases", "polls", "rate_budgets", "schema_migrations"]
+    "table", ["credentials", "dropped_files", "leases", "polls", "rate_budgets", "schema_migrations", "shared_folders"]
 )
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
 def test_the_private_schema_is_closed_to_every_role_of_the_api(
