@@ -46,7 +46,8 @@ class Reach:
 
     def add_base(self, url: str) -> None:
         """Let requests go to a part of the provider that a setting puts elsewhere, without the credential."""
-        self._bases.append(httpx.URL(url))
+        if not self.is_base(base := httpx.URL(url)):
+            self._bases.append(base)
 
     def is_trusted(self, url: httpx.URL) -> bool:
         """Say whether the credential may be sent there: to the very origin of the API, or to a trusted domain."""
@@ -77,12 +78,8 @@ class Reach:
             raise ForbiddenAddressError("to an address with a user name in it")
         if not url.host or self.is_base(url):
             return
-        host = origin(url)[1]
-        if host == "localhost" or host.endswith(".localhost"):
-            self.choose(url.host, url.port or 0, ["127.0.0.1"])
-        with suppress(OSError, UnicodeError):  # in any spelling: 127.1, 0x7f.1, 2130706433
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-            self.choose(url.host, url.port or 0, [str(entry[4][0]) for entry in found])
+        if address := _written(origin(url)[1]):
+            self.choose(url.host, url.port or 0, [address])
 
     def choose(self, host: str, port: int, addresses: Sequence[str]) -> Sequence[str]:
         """Return those of a host's addresses that may be connected to.
@@ -125,6 +122,17 @@ def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         if ip in _NAT64:
             return _IPv4(int(ip) & 0xFFFFFFFF)
     return ip
+
+
+def _written(host: str) -> str | None:
+    """Return the address that a host is without asking anybody, in any spelling: 127.1, 0x7f.1, 2130706433."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    with suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host.partition("%")[0]))
+    return None
 
 
 def _addresses_of(host: str) -> list[str]:
