@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Migration:
     name: str
     sql: str = field(repr=False)
     checksum: str
+    earlier: frozenset[str] = frozenset()
+    """Checksums of texts that were corrected after their release: whoever has run one of them has run this."""
 
     @property
     def filename(self) -> str:
@@ -107,7 +110,8 @@ def load() -> tuple[Migration, ...]:
         version, _, name = path.stem.partition("_")
         # Checkouts differ in line ends; the checksum must not.
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
-        migrations.append(Migration(version, name, text, hashlib.sha256(text.encode()).hexdigest()))
+        earlier = frozenset(re.findall(r"^-- earlier ([0-9a-f]{64})$", text, re.MULTILINE))
+        migrations.append(Migration(version, name, text, _checksum(text), earlier))
     return tuple(migrations)
 
 
@@ -183,14 +187,14 @@ def export(directory: Path) -> list[Path]:
     Raises:
         MigrationDriftError: A file of that name has other content; nothing was written.
     """
-    targets = {directory / migration.filename: migration.sql for migration in load()}
-    for path, text in targets.items():
-        if path.exists() and _squeeze(path.read_text(encoding="utf-8")) != _squeeze(text):
+    targets = {directory / migration.filename: migration for migration in load()}
+    for path, migration in targets.items():
+        if path.exists() and not _is_squeezed(migration, _squeeze(path.read_text(encoding="utf-8"))):
             raise MigrationDriftError(f"{path} exists with other content. Migrations are never edited: remove it.")
     directory.mkdir(parents=True, exist_ok=True)
-    for path, text in targets.items():
+    for path, migration in targets.items():
         if not path.exists():
-            path.write_text(text, encoding="utf-8", newline="\n")
+            path.write_text(migration.sql, encoding="utf-8", newline="\n")
     return list(targets)
 
 
@@ -284,12 +288,12 @@ def _compare_history(
     for migration in migrations:
         row = history.get(migration.version)
         if row is not None:
-            if row.checksum != migration.checksum:
+            if row.checksum not in {migration.checksum, *migration.earlier}:
                 drifted.append(
                     Drift("edited", migration.filename, "was edited after it was applied; write a new one instead.")
                 )
         elif migration.version in by_cli:
-            if by_cli[migration.version] == _squeeze(migration.sql):
+            if _is_squeezed(migration, by_cli[migration.version]):
                 applied.append(AppliedMigration(migration.version, migration.name, migration.checksum, None))
             else:
                 drifted.append(
@@ -335,6 +339,15 @@ def _record(conn: Connection, migration: Migration, objects: Mapping[str, str]) 
 def _squeeze(statements: str) -> str:
     """Return SQL without what a tool that splits it into statements drops or adds."""
     return "".join(character for character in statements if not character.isspace() and character != ";")
+
+
+def _is_squeezed(migration: Migration, squeezed: str) -> bool:
+    """Say whether this is the SQL of a migration, or an earlier text of it, after `_squeeze`."""
+    return squeezed == _squeeze(migration.sql) or _checksum(squeezed) in migration.earlier
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # -- Changes made by hand ---------------------------------------------------------------------------------------------
