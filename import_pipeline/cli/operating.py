@@ -61,13 +61,12 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.option("--merge", is_flag=True, help="Merge each call into its oldest recording, in one transaction.")
-@click.option("--across-banks", is_flag=True, help="Also merge calls whose copies lie in different banks.")
 @click.option("--yes", is_flag=True, help="Do not ask before merging.")
 @json_option
-def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> None:
-    """Show calls that an older importer stored more than once, and merge them.
+def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
+    """Show calls that a bank holds more than once, from an older importer, and merge them.
 
-    Migrations stop at such calls, because the unique import key cannot stand beside them.
+    Migrations stop at such calls. What a user has in several banks are copies of his, and stay.
     """
     from dataclasses import asdict
 
@@ -101,18 +100,13 @@ def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> Non
         copies = sum(len(group.recording_ids) - 1 for group in groups)
         if not yes:
             click.confirm(f"Merge {len(groups)} calls and delete up to {copies} copies?", abort=True, err=True)
-        summary = merge_duplicates(conn, across_banks=across_banks)
+        summary = merge_duplicates(conn)
     if as_json:
         print_json(asdict(summary))
         return
     say(f"{summary.merged_groups} calls merged, {summary.deleted_recordings} copies deleted.")
     for table, rows in summary.moved_references.items():
         say(f"{rows} rows of {table} refer to the recording that was kept.")
-    if summary.left_alone:
-        say(
-            f"{len(summary.left_alone)} calls lie in several banks and were left alone; "
-            "--across-banks merges them into the bank of the oldest."
-        )
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
