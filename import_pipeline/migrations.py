@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -38,6 +38,7 @@ IMPORT_KEY = "recordings_import_key"
 """The unique index that makes "exactly once" true."""
 
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
+_INDEX = re.compile(r"^create (?:unique )?index [^;]*", re.MULTILINE)
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
 
 Connection = psycopg.Connection[Any]
@@ -125,7 +126,7 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _reading(conn):
+    with reading(conn):
         return _status(conn, _read_history(conn), load() if migrations is None else migrations)
 
 
@@ -138,7 +139,7 @@ def find_pending(conn: Connection) -> list[Migration]:
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _reading(conn):
+    with reading(conn):
         return _compare_history(conn, _read_history(conn), load()).pending
 
 
@@ -163,16 +164,58 @@ def apply(
         DuplicateRecordingsError: The database holds recordings more than once; nothing was changed.
         MigrationDriftError: The history and the files contradict each other; nothing was changed.
         MigrationError: The database refused; the message names the file and the reason. That file changed nothing.
+            Or it gave less than it was asked for, without an error: the message names the right and who can give it.
         DatabaseUnavailableError: The connection broke; run it again.
     """
-    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
-        raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
+    _require_idle(conn)
     applied: list[Migration] = []
     migrations = load() if migrations is None else migrations
     with without_limit(conn):
         while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
             applied.append(migration)
+        with reading(conn):
+            _require_grants(conn)
     return applied
+
+
+@contextmanager
+def rehearsed(
+    conn: Connection, migrations: Sequence[Migration] | None = None, *, lock_timeout_seconds: float = 10
+) -> Iterator[None]:
+    """Apply what is pending, in one transaction that is rolled back after the block; the indexes it makes are empty.
+
+    Raises:
+        As `apply`.
+    """
+    _require_idle(conn)
+    migrations = load() if migrations is None else migrations
+    with without_limit(conn), conn.transaction(force_rollback=True):
+        conn.execute("set transaction isolation level read committed")
+        while _apply_next(conn, migrations, lock_timeout_seconds, is_rehearsal=True) is not None:
+            pass
+        _require_grants(conn)
+        conn.execute("set local search_path = ''")
+        yield
+
+
+def _require_idle(conn: Connection) -> None:
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
+
+
+def _require_grants(conn: Connection) -> None:
+    """Make sure that the importer has what it was granted: a role without grant option gets but a warning."""
+    if _compare_history(conn, _read_history(conn), load()).pending:
+        return
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("audit_worker_privileges"))
+        lacking = [(named, remedy) for _, named, _, remedy in cursor if remedy.startswith("grant")]
+    if lacking:
+        raise MigrationError(
+            f"The role import_worker did not get its rights on {', '.join(named for named, _ in lacking)}: "
+            f"{conn.info.user} may not grant them. Let the owner of each run, then migrate again:\n"
+            + "\n".join(remedy for _, remedy in lacking)
+        )
 
 
 def export(directory: Path) -> list[Path]:
@@ -198,10 +241,12 @@ def export(directory: Path) -> list[Path]:
     return list(targets)
 
 
-def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_seconds: float) -> Migration | None:
+def _apply_next(
+    conn: Connection, migrations: Sequence[Migration], lock_timeout_seconds: float, *, is_rehearsal: bool = False
+) -> Migration | None:
     """Apply the oldest pending migration in one transaction; None: there is none."""
     current: list[Migration] = []
-    with _translated(current), _warnings_logged(conn), conn.transaction():
+    with _translated(current), nullcontext() if is_rehearsal else _warnings_logged(conn), conn.transaction():
         # A snapshot taken before the lock was granted would not show what the others did.
         conn.execute("set transaction isolation level read committed")
         conn.execute("set local statement_timeout = 0")
@@ -222,20 +267,27 @@ def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_
         migration = status.pending[0]
         current.append(migration)
         before = _describe(conn) if history else {}
-        conn.execute(migration.sql)
+        conn.execute(_INDEX.sub(_leave_empty, migration.sql) if is_rehearsal else migration.sql)
         expected = _expected_after(_recorded_objects(conn) if history else {}, before, _describe(conn))
         _record(conn, migration, expected)
         return migration
 
 
 @contextmanager
-def _reading(conn: Connection) -> Iterator[None]:
+def reading(conn: Connection) -> Iterator[None]:
+    """Ask about a database in a transaction that changes nothing."""
     with _translated(), conn.transaction(force_rollback=True):
-        conn.execute("set local search_path = ''")  # nothing that somebody planted is asked; undone at the end
+        # Nothing that somebody planted is asked; undone at the end.
+        conn.execute("set local statement_timeout = 0")
+        conn.execute("set local search_path = ''")
         yield
 
 
 # -- History ----------------------------------------------------------------------------------------------------------
+
+
+def _leave_empty(index: re.Match[str]) -> str:
+    return f"{index[0]} {'and' if ' where ' in index[0] else 'where'} false"
 
 
 def _read_history(conn: Connection) -> dict[str, AppliedMigration]:

@@ -42,12 +42,13 @@ from import_pipeline.tenancy import acting_as, acting_at_once
 if sys.version_info >= (3, 14):
     from uuid import uuid7
 else:
-    from uuid_utils.compat import uuid7
+    from uuid_utils import uuid7
 
 _logger = logging.getLogger(__name__)
 
 _PART_CHARACTERS = 500_000
-_MARK = 0x696D7074
+_MARK = 0x8 << 76 | 0x696D7074
+_UNMARKED = ~(0xF << 76 | 0xFFFF_FFFF)
 
 _T = TypeVar("_T")
 _Connection = psycopg.Connection[Any]
@@ -287,7 +288,7 @@ def new_recording_id() -> UUID:
     Ordered by time: entries of random ids would lie all over the indexes of a large library, and each of them would
     cost a page, which is also written to the log whole. Of version 8, "custom": version 7 but for those bytes.
     """
-    return UUID(int=uuid7().int & ~(0xF << 76 | 0xFFFF_FFFF) | 0x8 << 76 | _MARK)
+    return UUID(int=uuid7().int & _UNMARKED | _MARK)
 
 
 # --- inside -------------------------------------------------------------------------------------------------------

@@ -33,9 +33,7 @@ BROKEN = {
 }
 
 
-def trigger(
-    world: World, table: str, body: str, *, when: str = "before insert", function: str = "owners_rule"
-) -> None:
+def trigger(world: World, table: str, body: str, *, when: str = "before insert", function: str = "owners_rule") -> None:
     kind, tail = ("constraint trigger", " deferrable initially deferred") if when == "deferred" else ("trigger", "")
     when = "after insert" if when == "deferred" else when
     world.do(
@@ -99,9 +97,7 @@ def test_whatever_every_record_meets_each_is_tried_once_more_and_not_over_and_ov
         "create trigger broken before insert on public.recordings for each row execute function public.broken()"
     )
     conn.commit()
-    records = [
-        ConnectorRecord(f"call-{n}", "demo", "Call", "Dana: Hello.", "2026-03-02T10:00:00Z") for n in range(64)
-    ]
+    records = [ConnectorRecord(f"call-{n}", "demo", "Call", "Dana: Hello.", "2026-03-02T10:00:00Z") for n in range(64)]
     results = insert_recordings(conn, ana.id, records)
     assert all("42703" in (result.error or "") for result in results)
     assert conn.execute("select last_value from public.tries").fetchone() == (65,)
