@@ -44,7 +44,7 @@ from import_pipeline.accounts import ensure_account
 from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.embedded import open_server
 from import_pipeline.normalise import normalise_record
-from import_pipeline.pipeline import uuid7
+from import_pipeline.pipeline import new_recording_id
 from import_pipeline.records import Account, ListedItem, Ready
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
@@ -156,7 +156,7 @@ def insert_one_by_one(library: Library, records: Sequence[ConnectorRecord]) -> N
 
 def copy(library: Library, records: Sequence[ConnectorRecord]) -> None:
     """Write the same rows by binary COPY as the owner of the tables, without asking for anything."""
-    ids = [uuid7() for _ in records]
+    ids = [new_recording_id() for _ in records]
     user, now = library.user, datetime.now(UTC)
     with library.borrow() as conn, conn.transaction(), conn.cursor() as cursor:
         rows: Iterator[tuple[Any, ...]] = (

@@ -31,7 +31,7 @@ RULES: dict[str, str] = {
     "creatable-schemas": "In these schemas everybody may plant functions and operators.",
     "private-schema": "Only import_worker may use the schema import_pipeline: it holds the credentials.",
     "worker-role": "The role import_worker must be bound by every policy.",
-    "worker-privileges": "The role import_worker needs less than it has.",
+    "worker-privileges": "The role import_worker has other rights than it needs.",
     "blinded-functions": "Our functions must see these tables whole.",
     "policies-per-row": "These policies are slow: the more rows, the more.",
 }

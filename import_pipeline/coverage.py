@@ -19,6 +19,7 @@ from import_pipeline.accounts import FoundAccount
 from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import find_options
+from import_pipeline.database_errors import without_own_words
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.http import HttpClient
 from import_pipeline.ledger import LedgerRow, find_items, ledger_key
@@ -184,7 +185,7 @@ def _explain(
         return explained("waiting", f"{row.error_message or ''} Asked for again from {show_time(row.retry_at)} on.")
     if row is not None and row.status == "failed":
         again = f" Tried again from {show_time(row.retry_at)} on." if row.retry_at else ""
-        return explained("failed", f"{row.error_message or ''}{again}")
+        return explained("failed", f"{without_own_words(row.error_message or '')}{again}")
     if row is not None:
         return explained("ignored", row.error_message or "")
     read_until = account.last_sync_at and account.last_sync_at - connector.look_back

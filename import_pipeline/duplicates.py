@@ -1,7 +1,7 @@
-"""Finds and merges recordings that a database held more than once before the import key was there.
+"""Finds and merges calls that a bank holds more than once, because an older importer stored them so.
 
-Only for the owner of the tables, and only when asked: migrations stop at duplicates and name the command. Once the
-unique index exists there is nothing left to find.
+Only for the owner of the tables, and only when asked: migrations stop at duplicates and name the command. A call that a
+user has in several banks is none: he copied it. What import_pipeline imports, the unique index keeps from coming twice.
 """
 
 from __future__ import annotations
@@ -29,19 +29,13 @@ _KEPT_AS_IT_IS = {
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Rows of `recordings` that are one call of one user; the oldest comes first and is the one to keep."""
+    """Rows of `recordings` that are one call of one user in one bank; the oldest comes first and is the one to keep."""
 
     user_id: UUID
     source_app: str
     external_id: str
     recording_ids: tuple[UUID, ...]
-    bank_ids: tuple[UUID, ...]
     titles: tuple[str, ...]
-
-    @property
-    def spans_banks(self) -> bool:
-        """Whether the rows lie in different banks, so that merging takes the call away from somebody."""
-        return len(set(self.bank_ids)) > 1
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,6 @@ class MergeSummary:
     """Vault entries that stood beside another one of the same call in the same vault."""
     moved_references: dict[str, int] = field(default_factory=dict)
     """Rows that now refer to the row kept, by table."""
-    left_alone: list[DuplicateGroup] = field(default_factory=list)
-    """Groups that span banks: which bank keeps the call is not for software to decide."""
 
 
 def find_duplicates(conn: Connection) -> list[DuplicateGroup]:
@@ -69,14 +61,12 @@ def find_duplicates(conn: Connection) -> list[DuplicateGroup]:
             return []
         with conn.cursor(row_factory=tuple_row) as cursor:
             return [
-                DuplicateGroup(user_id, source_app, external_id, tuple(ids), tuple(banks), tuple(titles))
-                for user_id, source_app, external_id, ids, banks, titles in cursor.execute(
-                    query("find_duplicate_recordings")
-                )
+                DuplicateGroup(user_id, source_app, external_id, tuple(ids), tuple(titles))
+                for user_id, source_app, external_id, ids, titles in cursor.execute(query("find_duplicate_recordings"))
             ]
 
 
-def merge_duplicates(conn: Connection, *, across_banks: bool = False, lock_timeout_seconds: float = 10) -> MergeSummary:
+def merge_duplicates(conn: Connection, *, lock_timeout_seconds: float = 10) -> MergeSummary:
     """Merge every group into its oldest row, in one transaction; afterwards nothing refers to a deleted row.
 
     What the oldest row lacks, an empty transcript for instance, it gets from the next oldest that has it. Vault entries
@@ -84,7 +74,6 @@ def merge_duplicates(conn: Connection, *, across_banks: bool = False, lock_timeo
 
     Args:
         conn: A connection of the owner of the tables, without open transaction.
-        across_banks: Also merge groups whose rows lie in different banks, into the bank of the oldest.
         lock_timeout_seconds: How long to wait for those who are writing recordings.
 
     Raises:
@@ -101,26 +90,24 @@ def merge_duplicates(conn: Connection, *, across_banks: bool = False, lock_timeo
                 return MergeSummary()
             # Writers wait, readers do not; nobody adds another copy or refers to one meanwhile.
             conn.execute("lock table public.recordings, public.vault_entries in share row exclusive mode")
-            groups = find_duplicates(conn)
-            left_alone = [group for group in groups if group.spans_banks and not across_banks]
-            return _merge(conn, [group for group in groups if group not in left_alone], left_alone)
+            return _merge(conn, find_duplicates(conn))
     except psycopg.errors.LockNotAvailable as error:
         raise MigrationError(
             "Nothing was merged: somebody else is writing recordings. Stop imports and the application, then try again."
         ) from error
 
 
-def _merge(conn: Connection, groups: Sequence[DuplicateGroup], left_alone: list[DuplicateGroup]) -> MergeSummary:
+def _merge(conn: Connection, groups: Sequence[DuplicateGroup]) -> MergeSummary:
     pairs = [(copy, group.recording_ids[0]) for group in groups for copy in group.recording_ids[1:]]
     if not pairs:
-        return MergeSummary(left_alone=left_alone)
+        return MergeSummary()
     values = {"copy_ids": [copy for copy, _ in pairs], "kept_ids": [kept for _, kept in pairs]}
     _fill_gaps(conn, groups)
     conn.execute(query("fold_duplicate_entries"), values)
     dropped = conn.execute(query("drop_duplicate_entries"), values).rowcount
     moved = _move_references(conn, values)
     deleted = conn.execute("delete from public.recordings where id = any(%(copy_ids)s)", values).rowcount
-    return MergeSummary(len(groups), deleted, dropped, moved, left_alone)
+    return MergeSummary(len(groups), deleted, dropped, moved)
 
 
 def _fill_gaps(conn: Connection, groups: Sequence[DuplicateGroup]) -> None:

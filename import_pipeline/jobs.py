@@ -8,6 +8,7 @@ from pydantic import Field
 
 from import_pipeline import migrations
 from import_pipeline.connectors.base import Connector
+from import_pipeline.migration_plan import find_changes
 from import_pipeline.partitions import history_config, monthly_partitions
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.stages import import_recordings
@@ -52,22 +53,29 @@ class MigrateConfig(dg.Config):
     """What to do about pending migrations."""
 
     check_only: bool = Field(default=False, description="Say what is pending or has drifted, change nothing.")
+    agreed: bool = Field(
+        default=False, description="Change what was in the database before us, as the run before said."
+    )
 
 
-@dg.op(description="Applies the pending migrations of `sql/migrations/`; fails if an applied one was edited.")
+@dg.op(description="Applies the pending migrations of `sql/migrations/`; fails if somebody changed what they made.")
 def apply_migrations(context: dg.OpExecutionContext, config: MigrateConfig, postgres: PostgresResource) -> list[str]:
     """Return the versions that were applied now."""
     with postgres.connection_for_migration() as conn:
-        if config.check_only:
-            status = migrations.check(conn)
-            if not status.is_current:
-                lines = [f"{migration.filename} is pending" for migration in status.pending]
-                raise dg.Failure(
-                    description="; ".join(lines + [str(drift) for drift in status.drifted]), allow_retries=False
-                )
-            return []
-        applied = [f"{migration.version}_{migration.name}" for migration in migrations.apply(conn)]
-    context.log.info(f"Applied: {', '.join(applied)}" if applied else "The database is up to date.")
+        pending = [] if config.check_only or config.agreed else migrations.find_pending(conn)
+        if pending and (changes := find_changes(conn)):
+            raise dg.Failure(
+                description="Nothing was changed yet. To do this to the library that is there, run it again with "
+                f"`agreed: true`, or `import-pipeline migrate`: {'; '.join(map(str, changes))}",
+                allow_retries=False,
+            )
+        done = [] if config.check_only else migrations.apply(conn)
+        status = migrations.check(conn)
+    applied = [f"{migration.version}_{migration.name}" for migration in done]
+    context.log.info(f"Applied: {', '.join(applied)}" if applied else "Nothing was applied.")
+    if not status.is_current:
+        lines = [f"{migration.filename} is pending" for migration in status.pending]
+        raise dg.Failure(description="; ".join(lines + [str(drift) for drift in status.drifted]), allow_retries=False)
     context.add_output_metadata({"applied": applied or "nothing was pending"})
     return applied
 

@@ -143,13 +143,10 @@ class SentOutcomes:
         )
 
 
-def count_run(conn: _Connection, account: Account, run_id: str) -> Counts:
+def count_run(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> Counts:
     """Count what a run has settled for an account, without what it skipped."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            query("count_run_items"),
-            {"user_id": account.user_id, "source_app": account.source_app, "run_id": run_id},
-        )
+        cursor.execute(query("count_run_items"), {"user_id": user_id, "source_app": source_app, "run_id": run_id})
         found: dict[str, int] = dict(cursor.fetchall())
     return Counts(
         inserted=found.get("imported", 0),
@@ -210,12 +207,9 @@ def retry_failures(conn: _Connection, user_id: UUID, source_app: str, run_id: st
 
 
 def count_recordings(conn: _Connection, user_id: UUID) -> dict[str, int]:
-    """Return source → number of the user's recordings, from `get_import_counts`."""
+    """Return source → number of the user's recordings."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            "select source_app, call_count from public.get_import_counts(%s) order by source_app", (user_id,)
-        )
-        return dict(cursor.fetchall())
+        return dict(cursor.execute(query("count_recordings"), {"user_id": user_id}).fetchall())
 
 
 def _fetch(conn: _Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:

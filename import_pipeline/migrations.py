@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -37,6 +38,7 @@ IMPORT_KEY = "recordings_import_key"
 """The unique index that makes "exactly once" true."""
 
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
+_INDEX = re.compile(r"^create (?:unique )?index [^;]*", re.MULTILINE)
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
 
 Connection = psycopg.Connection[Any]
@@ -50,6 +52,8 @@ class Migration:
     name: str
     sql: str = field(repr=False)
     checksum: str
+    earlier: frozenset[str] = frozenset()
+    """Checksums of texts that were corrected after their release: whoever has run one of them has run this."""
 
     @property
     def filename(self) -> str:
@@ -107,7 +111,8 @@ def load() -> tuple[Migration, ...]:
         version, _, name = path.stem.partition("_")
         # Checkouts differ in line ends; the checksum must not.
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
-        migrations.append(Migration(version, name, text, hashlib.sha256(text.encode()).hexdigest()))
+        earlier = frozenset(re.findall(r"^-- earlier ([0-9a-f]{64})$", text, re.MULTILINE))
+        migrations.append(Migration(version, name, text, _checksum(text), earlier))
     return tuple(migrations)
 
 
@@ -121,7 +126,7 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _reading(conn):
+    with reading(conn):
         return _status(conn, _read_history(conn), load() if migrations is None else migrations)
 
 
@@ -134,7 +139,7 @@ def find_pending(conn: Connection) -> list[Migration]:
     Raises:
         MigrationError: The history cannot be read with this connection.
     """
-    with _reading(conn):
+    with reading(conn):
         return _compare_history(conn, _read_history(conn), load()).pending
 
 
@@ -159,16 +164,58 @@ def apply(
         DuplicateRecordingsError: The database holds recordings more than once; nothing was changed.
         MigrationDriftError: The history and the files contradict each other; nothing was changed.
         MigrationError: The database refused; the message names the file and the reason. That file changed nothing.
+            Or it gave less than it was asked for, without an error: the message names the right and who can give it.
         DatabaseUnavailableError: The connection broke; run it again.
     """
-    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
-        raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
+    _require_idle(conn)
     applied: list[Migration] = []
     migrations = load() if migrations is None else migrations
     with without_limit(conn):
         while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
             applied.append(migration)
+        with reading(conn):
+            _require_grants(conn)
     return applied
+
+
+@contextmanager
+def rehearsed(
+    conn: Connection, migrations: Sequence[Migration] | None = None, *, lock_timeout_seconds: float = 10
+) -> Iterator[None]:
+    """Apply what is pending, in one transaction that is rolled back after the block; the indexes it makes are empty.
+
+    Raises:
+        As `apply`.
+    """
+    _require_idle(conn)
+    migrations = load() if migrations is None else migrations
+    with without_limit(conn), conn.transaction(force_rollback=True):
+        conn.execute("set transaction isolation level read committed")
+        while _apply_next(conn, migrations, lock_timeout_seconds, is_rehearsal=True) is not None:
+            pass
+        _require_grants(conn)
+        conn.execute("set local search_path = ''")
+        yield
+
+
+def _require_idle(conn: Connection) -> None:
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise MigrationError("Migrations need a connection without open transaction: commit or roll back first.")
+
+
+def _require_grants(conn: Connection) -> None:
+    """Make sure that the importer has what it was granted: a role without grant option gets but a warning."""
+    if _compare_history(conn, _read_history(conn), load()).pending:
+        return
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("audit_worker_privileges"))
+        lacking = [(named, remedy) for _, named, _, remedy in cursor if remedy.startswith("grant")]
+    if lacking:
+        raise MigrationError(
+            f"The role import_worker did not get its rights on {', '.join(named for named, _ in lacking)}: "
+            f"{conn.info.user} may not grant them. Let the owner of each run, then migrate again:\n"
+            + "\n".join(remedy for _, remedy in lacking)
+        )
 
 
 def export(directory: Path) -> list[Path]:
@@ -183,21 +230,23 @@ def export(directory: Path) -> list[Path]:
     Raises:
         MigrationDriftError: A file of that name has other content; nothing was written.
     """
-    targets = {directory / migration.filename: migration.sql for migration in load()}
-    for path, text in targets.items():
-        if path.exists() and _squeeze(path.read_text(encoding="utf-8")) != _squeeze(text):
+    targets = {directory / migration.filename: migration for migration in load()}
+    for path, migration in targets.items():
+        if path.exists() and not _is_squeezed(migration, _squeeze(path.read_text(encoding="utf-8"))):
             raise MigrationDriftError(f"{path} exists with other content. Migrations are never edited: remove it.")
     directory.mkdir(parents=True, exist_ok=True)
-    for path, text in targets.items():
+    for path, migration in targets.items():
         if not path.exists():
-            path.write_text(text, encoding="utf-8", newline="\n")
+            path.write_text(migration.sql, encoding="utf-8", newline="\n")
     return list(targets)
 
 
-def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_seconds: float) -> Migration | None:
+def _apply_next(
+    conn: Connection, migrations: Sequence[Migration], lock_timeout_seconds: float, *, is_rehearsal: bool = False
+) -> Migration | None:
     """Apply the oldest pending migration in one transaction; None: there is none."""
     current: list[Migration] = []
-    with _translated(current), _warnings_logged(conn), conn.transaction():
+    with _translated(current), nullcontext() if is_rehearsal else _warnings_logged(conn), conn.transaction():
         # A snapshot taken before the lock was granted would not show what the others did.
         conn.execute("set transaction isolation level read committed")
         conn.execute("set local statement_timeout = 0")
@@ -218,20 +267,27 @@ def _apply_next(conn: Connection, migrations: Sequence[Migration], lock_timeout_
         migration = status.pending[0]
         current.append(migration)
         before = _describe(conn) if history else {}
-        conn.execute(migration.sql)
+        conn.execute(_INDEX.sub(_leave_empty, migration.sql) if is_rehearsal else migration.sql)
         expected = _expected_after(_recorded_objects(conn) if history else {}, before, _describe(conn))
         _record(conn, migration, expected)
         return migration
 
 
 @contextmanager
-def _reading(conn: Connection) -> Iterator[None]:
+def reading(conn: Connection) -> Iterator[None]:
+    """Ask about a database in a transaction that changes nothing."""
     with _translated(), conn.transaction(force_rollback=True):
-        conn.execute("set local search_path = ''")  # nothing that somebody planted is asked; undone at the end
+        # Nothing that somebody planted is asked; undone at the end.
+        conn.execute("set local statement_timeout = 0")
+        conn.execute("set local search_path = ''")
         yield
 
 
 # -- History ----------------------------------------------------------------------------------------------------------
+
+
+def _leave_empty(index: re.Match[str]) -> str:
+    return f"{index[0]} {'and' if ' where ' in index[0] else 'where'} false"
 
 
 def _read_history(conn: Connection) -> dict[str, AppliedMigration]:
@@ -284,12 +340,12 @@ def _compare_history(
     for migration in migrations:
         row = history.get(migration.version)
         if row is not None:
-            if row.checksum != migration.checksum:
+            if row.checksum not in {migration.checksum, *migration.earlier}:
                 drifted.append(
                     Drift("edited", migration.filename, "was edited after it was applied; write a new one instead.")
                 )
         elif migration.version in by_cli:
-            if by_cli[migration.version] == _squeeze(migration.sql):
+            if _is_squeezed(migration, by_cli[migration.version]):
                 applied.append(AppliedMigration(migration.version, migration.name, migration.checksum, None))
             else:
                 drifted.append(
@@ -335,6 +391,15 @@ def _record(conn: Connection, migration: Migration, objects: Mapping[str, str]) 
 def _squeeze(statements: str) -> str:
     """Return SQL without what a tool that splits it into statements drops or adds."""
     return "".join(character for character in statements if not character.isspace() and character != ";")
+
+
+def _is_squeezed(migration: Migration, squeezed: str) -> bool:
+    """Say whether this is the SQL of a migration, or an earlier text of it, after `_squeeze`."""
+    return squeezed == _squeeze(migration.sql) or _checksum(squeezed) in migration.earlier
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # -- Changes made by hand ---------------------------------------------------------------------------------------------

@@ -104,9 +104,11 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 f"The database gave no connection within {_POOL_TIMEOUT_SECONDS:.0f} s."
             ) from error
         except psycopg.Error as error:
-            if not is_trouble(error):
-                raise
-            raise DatabaseUnavailableError(f"The database failed: {describe_database_error(error)}.") from error
+            # In words of ours and not chained: Dagster keeps all of it, and the server's words may quote rows.
+            told = describe_database_error(error)
+            if is_trouble(error):
+                raise DatabaseUnavailableError(f"The database failed: {told}.") from None
+            raise type(error)(told) from None
 
     def _explain_absence(self) -> None:
         """Raise why no connection can be opened, which the pool keeps to itself, if one still cannot be."""

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database_errors import without_own_words
 from import_pipeline.jobs import NOT_TRIED_AGAIN
 from import_pipeline.ledger import NO_VAULT_ENTRY
 from import_pipeline.pipeline import add_missing_vault_entries
@@ -91,8 +92,8 @@ def build_repair_job(connectors: Iterable[Connector]) -> dg.JobDefinition:
             repair = repair_vault_entries(conn, source_apps)
         metadata: dict[str, Any] = {"repaired": repair.repaired, "still in no vault": len(repair.still_missing)}
         if repair.still_missing:
-            reasons = Counter(repair.still_missing.values()).most_common(_MOST_REASONS)
-            some = list(repair.still_missing.items())[:MOST_ROWS]
+            reasons = Counter(map(without_own_words, repair.still_missing.values())).most_common(_MOST_REASONS)
+            some = [(each, without_own_words(why)) for each, why in repair.still_missing.items()][:MOST_ROWS]
             metadata["recordings"] = dg.MetadataValue.md(to_markdown(["Recording", "Why"], some))
             raise dg.Failure(
                 description=f"Put into a vault: {repair.repaired}. Still in none: {len(repair.still_missing)}, because "

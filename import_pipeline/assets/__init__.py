@@ -93,7 +93,7 @@ def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
 
 
 def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
-    """Return the asset `import_counts`: recordings by user and source, as `get_import_counts` tells."""
+    """Return the asset `import_counts`: recordings by user and source."""
     titles = {connector.source_app: connector.title for connector in connectors}
 
     @dg.asset(
@@ -116,7 +116,7 @@ def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
             counts = read_import_counts(conn)
             months, undated = read_months(conn, _first_month(datetime.now(UTC)))
             ranked = counts.frame.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
-            shown = {*ranked, *(each.user_id for each in counts.differences[:MOST_ROWS])}
+            shown = {*ranked, *(each.user_id for each in (counts.differences or [])[:MOST_ROWS])}
             names = name_users(conn, list(shown))
         table = counts.frame.loc[ranked].rename(index=names)
         return dg.MaterializeResult(
@@ -198,7 +198,10 @@ def _describe_months(frame: pd.DataFrame, undated: int) -> dict[str, Any]:
     }
 
 
-def _check_counts(differences: Sequence[Difference], names: dict[Any, str]) -> dg.AssetCheckResult:
+def _check_counts(differences: Sequence[Difference] | None, names: dict[Any, str]) -> dg.AssetCheckResult:
+    if differences is None:
+        own = "The function public.get_import_counts is your own, and is not compared."
+        return dg.AssetCheckResult(check_name="counts_match", passed=True, description=own)
     if not differences:
         return dg.AssetCheckResult(check_name="counts_match", passed=True, description="All counts are equal.")
     rows = [

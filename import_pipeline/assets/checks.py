@@ -28,7 +28,7 @@ _LATE_AFTER = timedelta(minutes=30)
 """Beyond twice the polling interval: a run may have to wait for a slot, and takes its time."""
 
 _DESCRIPTIONS = {
-    "no_duplicates": "No call is stored more than once.",
+    "no_duplicates": "No call is stored more than once in a bank.",
     "vault_entries": "Every recording is in a vault. The job repair_vault_entries mends it.",
     "nothing_overdue": "No item waits for its transcript past the deadline of the source.",
     "fresh": "Every active account was synced lately.",
@@ -89,8 +89,9 @@ def check_duplicates(conn: _Conn, connectors: Sequence[Connector]) -> Iterator[d
         yield _failed(
             "no_duplicates",
             connector,
-            f"Calls that are stored more than once: {rows[0]['total']}. The index recordings_import_key is missing or "
-            "broken. `import-pipeline duplicates` merges them, `import-pipeline migrate --check` says what is missing.",
+            f"Calls that are stored more than once: {rows[0]['total']}. An older importer stored "
+            "them, or the index recordings_import_key is missing. `import-pipeline duplicates` merges them, "
+            "`import-pipeline migrate --check` says what is missing.",
             ["User", "External id", "Copies"],
             [(names[row["user_id"]], row["external_id"], row["copies"]) for row in rows],
         )

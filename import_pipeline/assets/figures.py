@@ -41,15 +41,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """How many recordings of which source each user has, as `get_import_counts` tells.
+    """How many recordings of which source each user has.
 
     Args:
         frame: Users × sources, whole numbers; the index holds user ids, the columns identifiers of sources.
-        differences: Where a plain count of the rows comes to another number.
+        differences: Where `get_import_counts` tells another number; None: that function is not ours.
     """
 
     frame: pd.DataFrame
-    differences: list[Difference]
+    differences: list[Difference] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,22 @@ class Health:
 
 
 def read_import_counts(conn: _Connection) -> ImportCounts:
-    """Count the recordings of all users, twice: through `get_import_counts`, and plainly."""
+    """Count the recordings of all users; where `get_import_counts` is ours, also through it."""
     import pandas as pd  # slow to import, and needed only here
 
+    differences: list[Difference] | None = None
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(query("count_recordings_of_everybody")).fetchall()
-    rows = [(user_id, _name_of(source_app), told, plain) for user_id, source_app, told, plain in rows]
-    counted = _fold(pd.DataFrame([row[:3] for row in rows], columns=["user", "source", "recordings"]))
-    frame = counted.fillna({"recordings": 0}).pivot_table(
-        index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0
-    )
-    differences = [Difference(*row) for row in rows if row[2] != row[3]]
+        if cursor.execute(query("find_count_function")).fetchone() == (True,):
+            told = cursor.execute(query("count_recordings_of_everybody")).fetchall()
+            differences = [
+                Difference(user_id, _name_of(source), *both) for user_id, source, *both in told if both[0] != both[1]
+            ]
+            rows = [(user_id, source, plain) for user_id, source, _, plain in told if plain is not None]
+        else:
+            rows = cursor.execute(query("count_recordings_by_user")).fetchall()
+    named = [(user_id, _name_of(source), number) for user_id, source, number in rows]
+    counted = _fold(pd.DataFrame(named, columns=["user", "source", "recordings"]))
+    frame = counted.pivot_table(index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0)
     return ImportCounts(frame.astype("int64"), differences)
 
 

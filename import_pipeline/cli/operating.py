@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from import_pipeline.cli.output import answer, print_json, print_table, say
 from import_pipeline.cli.session import json_option
+from import_pipeline.errors import MigrationError
+
+if TYPE_CHECKING:
+    from import_pipeline.migration_plan import Change
 
 
 @click.command()
@@ -21,11 +28,17 @@ from import_pipeline.cli.session import json_option
     type=click.Path(path_type=Path, file_okay=False),
     help="Change nothing; write the files to DIR, for those who deploy with the Supabase CLI.",
 )
+@click.option("--yes", is_flag=True, help="Do not ask before changing what was there before.")
 @json_option
-def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
-    """Bring the database to this version's schema."""
+def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> None:
+    """Bring the database to this version's schema.
+
+    Where a library was there before, it says first what it will do to it, and asks. Exits with 1 if somebody changed by
+    hand what migrations had made: that is told, and not repaired.
+    """
     from import_pipeline import migrations
     from import_pipeline.database import Database, database_url
+    from import_pipeline.migration_plan import find_changes
 
     if export_to is not None:
         written = [str(path) for path in migrations.export(export_to)]
@@ -35,39 +48,57 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
             say(f"{len(written)} files are in {export_to}.")
         return
     with Database(database_url()) as database, database.connect() as conn:
-        if not check:
-            applied = [migration.filename for migration in migrations.apply(conn)]
-            if as_json:
-                print_json({"applied": applied})
-            else:
-                for name in applied:
-                    click.echo(f"applied  {name}")
-                say("The database is up to date.")
-            return
+        if not check and migrations.find_pending(conn):
+            _require_agreement(find_changes(conn), yes)
+        applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
     drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]
     if as_json:
-        print_json({"pending": pending, "drifted": drifted})
+        print_json(({"pending": pending} if check else {"applied": applied}) | {"drifted": drifted})
     else:
+        for name in applied:
+            click.echo(f"applied  {name}")
         for name in pending:
             click.echo(f"pending  {name}")
         for drift in status.drifted:
             answer(f"drifted  {drift}")
-        if status.is_current:
+        if status.drifted:
+            say(
+                "The database is not as the migrations left it. Put it back: nothing repairs it by itself."
+            )
+        elif status.is_current:
             say("The database is up to date.")
     raise SystemExit(0 if status.is_current else 1)
 
 
+def _require_agreement(changes: Sequence[Change], yes: bool) -> None:
+    """Say what of the owner's will be changed, and go on only if somebody wants that.
+
+    Raises:
+        MigrationError: Nobody said so; nothing was changed.
+    """
+    if not changes:
+        return
+    say("This database has a library already. Migrating does to it, and beside it:")
+    for change in changes:
+        say(f"  {change}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise MigrationError("Nothing was changed. If all of this is wanted: import-pipeline migrate --yes")
+    if not click.confirm("Go on?", err=True):
+        raise MigrationError("Nothing was changed.")
+
+
 @click.command()
 @click.option("--merge", is_flag=True, help="Merge each call into its oldest recording, in one transaction.")
-@click.option("--across-banks", is_flag=True, help="Also merge calls whose copies lie in different banks.")
 @click.option("--yes", is_flag=True, help="Do not ask before merging.")
 @json_option
-def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> None:
-    """Show calls that an older importer stored more than once, and merge them.
+def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
+    """Show calls that a bank holds more than once, from an older importer, and merge them.
 
-    Migrations stop at such calls, because the unique import key cannot stand beside them.
+    Migrations stop at such calls. What a user has in several banks are copies of his, and stay.
     """
     from dataclasses import asdict
 
@@ -101,18 +132,13 @@ def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> Non
         copies = sum(len(group.recording_ids) - 1 for group in groups)
         if not yes:
             click.confirm(f"Merge {len(groups)} calls and delete up to {copies} copies?", abort=True, err=True)
-        summary = merge_duplicates(conn, across_banks=across_banks)
+        summary = merge_duplicates(conn)
     if as_json:
         print_json(asdict(summary))
         return
     say(f"{summary.merged_groups} calls merged, {summary.deleted_recordings} copies deleted.")
     for table, rows in summary.moved_references.items():
         say(f"{rows} rows of {table} refer to the recording that was kept.")
-    if summary.left_alone:
-        say(
-            f"{len(summary.left_alone)} calls lie in several banks and were left alone; "
-            "--across-banks merges them into the bank of the oldest."
-        )
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

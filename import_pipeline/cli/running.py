@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from import_pipeline.cli.execution import Ended, Execution, find_run, open_insta
 from import_pipeline.cli.output import complain, print_json, print_table, say
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database import Database
-from import_pipeline.ledger import list_failures
+from import_pipeline.ledger import count_run, list_failures
 from import_pipeline.records import JsonObject
 from import_pipeline.tenancy import acting_as
 
@@ -63,7 +64,7 @@ def _tell(
     *,
     as_json: bool,
 ) -> int:
-    row = find_run(conn, user_id, ended.run_id) or {}
+    row = find_run(conn, user_id, ended.run_id) or _count(conn, connector, user_id, ended)
     counts = {kind: (row.get("counts") or {}).get(kind, 0) for kind in KINDS}
     status = row.get("status") or "failed"
     if as_json:
@@ -74,6 +75,18 @@ def _tell(
         complain(_explain(ended, row.get("error")))
     # A listing that broke off is no failed step, so its class is in the database only.
     return ended.exit_code(row.get("error_class"))
+
+
+def _count(conn: psycopg.Connection[Any], connector: Connector, user_id: UUID, ended: Ended) -> dict[str, Any]:
+    """Return what the ledger knows of a run that `sync_jobs` does not show; nothing if it came to nothing."""
+    with acting_as(conn, user_id):
+        counts = count_run(conn, user_id, connector.source_app, ended.run_id)
+    settled = counts.inserted + counts.waiting + counts.failed + counts.ignored
+    if not settled and not ended.success:
+        return {}
+    say("The database refused the row in sync_jobs that shows this run; these counts leave out what was there before.")
+    status = "completed" if ended.success else "completed_with_errors" if counts.failed else "failed"
+    return {"source_app": connector.source_app, "status": status, "counts": asdict(replace(counts, listed=settled))}
 
 
 def _explain(ended: Ended, problem: str | None) -> str:

@@ -36,7 +36,7 @@ from import_pipeline.stages.run import (
 )
 from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager
-from import_pipeline.sync_jobs import close_abandoned_sync_jobs
+from import_pipeline.sync_jobs import close_abandoned_sync_jobs, progress_of
 from import_pipeline.tenancy import acting_as
 
 
@@ -191,37 +191,40 @@ def _open_account(
             command = f"import-pipeline connect {connector.source_app}"
             problem = ConfigurationError(f"Nothing says what to import: give `{command}` {connector.addresses}.")
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
+    abandoned: list[str] = []
     with (
         storage.connect() as conn,
         acting_as(conn, found.user_id),
         conn.cursor(row_factory=tuple_row) as cursor,
     ):
-        abandoned = [] if taken else close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
-        cursor.execute(
-            query("open_sync_job"),
-            {
-                "user_id": found.user_id,
-                "run_id": run_id,
-                "account_id": str(found.id),
-                "metadata": Jsonb(metadata),
-            },
-        )
-        job_id, opened_at = cursor.fetchone()  # type: ignore[misc]
         cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})
-        (oldest_open_at,) = cursor.fetchone()  # type: ignore[misc]
+        opened_at, oldest_open_at = cursor.fetchone()  # type: ignore[misc]
+        account = Account(
+            id=found.id,
+            user_id=found.user_id,
+            source_app=found.source_app,
+            label=one_line(found.label),
+            opened_at=opened_at,
+            last_sync_at=found.last_sync_at,
+            options=options,
+            oldest_open_at=oldest_open_at,
+        )
+        with progress_of(account, conn):
+            if not taken:
+                abandoned = close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
+            cursor.execute(
+                query("open_sync_job"),
+                {
+                    "user_id": found.user_id,
+                    "run_id": run_id,
+                    "account_id": str(found.id),
+                    "metadata": Jsonb(metadata),
+                },
+            )
+            (job_id,) = cursor.fetchone()  # type: ignore[misc]
+            account = replace(account, sync_job_id=job_id)
     for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
         forget_run(run)
-    account = Account(
-        id=found.id,
-        user_id=found.user_id,
-        source_app=found.source_app,
-        label=one_line(found.label),
-        opened_at=opened_at,
-        last_sync_at=found.last_sync_at,
-        options=options,
-        sync_job_id=job_id,
-        oldest_open_at=oldest_open_at,
-    )
     if taken:
         return replace(account, problem=f"{taken}; this account was left for the next run")
     if problem is not None:

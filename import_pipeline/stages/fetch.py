@@ -30,6 +30,7 @@ from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing,
 from import_pipeline.sql import query
 from import_pipeline.stages.run import ListedItems, hold, open_http
 from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
+from import_pipeline.sync_jobs import progress_of
 from import_pipeline.tenancy import acting_as
 
 FIRST_BATCH_SIZE = 50
@@ -162,7 +163,7 @@ def _reduce(item: ListedItem, reason: str) -> ListedItem:
 
 
 def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:
-    with postgres.connection() as conn, acting_as(conn, account.user_id):
+    with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
         conn.execute(
             query("extend_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id, "listed": listed}
         )

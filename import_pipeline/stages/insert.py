@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import scalar_row
 
 from import_pipeline.connections import hand_over, pipeline_of, send_all
-from import_pipeline.database_errors import is_about_every_row
+from import_pipeline.database_errors import classify, describe_database_error, explain_refusal, is_about_every_row
 from import_pipeline.destinations import Destinations
 from import_pipeline.errors import ItemError
 from import_pipeline.leases import LeaseLostError
@@ -33,6 +33,7 @@ from import_pipeline.sql import query
 from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
 from import_pipeline.stages.transform import next_attempt_at
 from import_pipeline.staging import StreamIOManager
+from import_pipeline.sync_jobs import progress_of
 from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
@@ -187,23 +188,63 @@ def _write_with_care(
     """Write a chunk so that what cannot be written harms nothing else."""
     with acting_as(conn, account.user_id):
         now = _require_account(_ask_for_account(conn, account))
-        ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
-        results = iter(write_recordings(conn, account.user_id, [outcome.record for outcome in ready]))
-        unvaulted = [
-            outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
-        ]
-        vault_errors = add_missing_vault_entries(conn, account.user_id, unvaulted)
-        written = []
-        for outcome in outcomes:
-            if isinstance(outcome, Ready):
-                written.append(_settle(outcome, next(results), now))
-            elif isinstance(outcome, Known):
-                written.append(Written(outcome, outcome.recording_id, vault_errors.get(outcome.recording_id)))
-            else:
-                written.append(Written(outcome))
-        counts = record_outcomes(conn, account, run_id, written, counted)
-        _advance(conn, account, len(outcomes), counts.skipped)
-    return counts, sum(1 for one in written if one.vault_error)
+        counts, unvaulted = _write_some(conn, account, run_id, outcomes, counted, now)
+        with progress_of(account, conn):
+            _advance(conn, account, len(outcomes), counts.skipped)
+    return counts, unvaulted
+
+
+def _write_some(
+    conn: psycopg.Connection[Any],
+    account: Account,
+    run_id: str,
+    outcomes: Sequence[Outcome],
+    counted: set[str],
+    now: datetime,
+) -> tuple[Counts, int]:
+    """Write outcomes or, where the ledger or a deferred trigger refuses them, each by itself, to fail alone."""
+    try:
+        with conn.transaction():
+            written = _write_together(conn, account, outcomes, now)
+            counts = record_outcomes(conn, account, run_id, written, counted)
+            # What the owner put off until the commit is judged now, while it can still be told whose fault it is.
+            conn.execute("set constraints all immediate")
+            conn.execute("set constraints all deferred")
+            return counts, sum(1 for one in written if one.vault_error)
+    except psycopg.Error as error:
+        if conn.broken or is_about_every_row(error):
+            raise
+        reason, error_class, words = explain_refusal(error), classify(error), describe_database_error(error)
+    if len(outcomes) > 1:
+        parts = [_write_some(conn, account, run_id, [outcome], counted, now) for outcome in outcomes]
+        return sum((counts for counts, _ in parts), Counts()), sum(unvaulted for _, unvaulted in parts)
+    (outcome,) = outcomes
+    if isinstance(outcome, Failed):  # not even that can be written down
+        _logger.error("%s: the ledger keeps nothing of %a: %s.", account.label, outcome.item.external_id, words)
+        return Counts(failed=1), 0
+    failed = Failed(outcome.item, error_class, reason, next_attempt_at(now, error_class, 0))
+    return _write_some(conn, account, run_id, [failed], counted, now)
+
+
+def _write_together(
+    conn: psycopg.Connection[Any], account: Account, outcomes: Sequence[Outcome], now: datetime
+) -> list[Written]:
+    """Write the recordings among outcomes, each once, and say what became of each."""
+    ready = [outcome.record for outcome in outcomes if isinstance(outcome, Ready)]
+    results = iter(write_recordings(conn, account.user_id, ready))
+    unvaulted = [
+        outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
+    ]
+    vault_errors = add_missing_vault_entries(conn, account.user_id, unvaulted)
+    written = []
+    for outcome in outcomes:
+        if isinstance(outcome, Ready):
+            written.append(_settle(outcome, next(results), now))
+        elif isinstance(outcome, Known):
+            written.append(Written(outcome, outcome.recording_id, vault_errors.get(outcome.recording_id)))
+        else:
+            written.append(Written(outcome))
+    return written
 
 
 def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[datetime]:
@@ -240,7 +281,7 @@ def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
 def _advance_by_settled(postgres: PostgresResource, account: Account, counts: Counts) -> None:
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
-        with postgres.connection() as conn, acting_as(conn, account.user_id):
+        with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
             _advance(conn, account, done, counts.skipped)
 
 

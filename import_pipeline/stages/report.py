@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database_errors import without_own_words
 from import_pipeline.due import settle_poll
 from import_pipeline.errors import ADVICE, ErrorClass
 from import_pipeline.leases import release_lease
@@ -286,7 +287,7 @@ def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> 
                 dg.TableRecord(
                     {
                         "item": row["title"] or row["external_id"],
-                        "reason": row["error_message"] or "",
+                        "reason": without_own_words(row["error_message"] or ""),
                         "what to do": ADVICE.get(row["error_class"], ""),
                         "class": row["error_class"] or "",
                         **{name: "" if row[column] is None else str(row[column]) for name, column in told.items()},

@@ -2,6 +2,11 @@
 --
 -- The checks stand in the first file on purpose: a database that cannot be migrated is left exactly as it was, whether
 -- `import-pipeline migrate` or the Supabase CLI runs these files.
+--
+-- Corrected after it was released: copies in other banks stopped it. Where the earlier text ran, it
+-- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
+-- earlier 1411c16b04c4f6f953398333a4dbaed070547272800b67a40ca37b9edb98cfef
+-- earlier 2fec71bf5fc53c3894591cff2491cb561bc10c9d57562205d0e3eae53722cd2f
 
 
 -- 1. May this role do it? -----------------------------------------------------------------------------------------
@@ -167,6 +172,7 @@ $$;
 
 
 -- 3. Is every recording there once? ---------------------------------------------------------------------------------
+-- In one bank, that is: in another one a user's call is a copy of his, which he may have.
 
 do $$
 declare
@@ -186,7 +192,7 @@ begin
             row_number() over (order by count(*) desc, owner_user_id, source_app) as position
         from public.recordings
         where owner_user_id is not null and source_app is not null and source_metadata ->> 'external_id' is not null
-        group by 1, 2, 3
+        group by 1, 2, 3, bank_id
         having count(*) > 1
     )
     select

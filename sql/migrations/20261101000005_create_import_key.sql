@@ -1,27 +1,8 @@
--- Exactly once is a property of the database: one row per owner, source and identity in that source. Rows without an
--- external_id, as made by hand or by other software, never conflict.
+-- Exactly once is a property of the database. The index that says so was made here; 20261130000011 makes it now.
+--
+-- Corrected after it was released: its index refused a user's copies of his own calls. Where the earlier text ran, it
+-- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
+-- earlier dddd429bdfbe07619e32f1908f314253e636c94eee2929506441b3c94a40f157
+-- earlier 296b44c6cbb584d32ba531e4830ea1d68d3e9b87093b2227cdf0ad6d35a3cb14
 
-do $$
-begin
-    -- Nobody may add a duplicate between the question and the index. (Here and not at the top: a tool that sends the
-    -- statements one by one has no transaction block to lock in.)
-    lock table public.recordings in share mode;
-    if exists (
-        select
-        from public.recordings
-        where owner_user_id is not null and source_app is not null and source_metadata ->> 'external_id' is not null
-        group by owner_user_id, source_app, source_metadata ->> 'external_id'
-        having count(*) > 1
-    ) then
-        raise exception 'Some rows of public.recordings are the same recording.'
-            using errcode = 'unique_violation',
-                constraint = 'recordings_import_key',
-                hint = '`import-pipeline duplicates` shows them and merges each group into its oldest row.';
-    end if;
-end
-$$;
-
-create unique index recordings_import_key
-    on public.recordings (owner_user_id, source_app, (source_metadata ->> 'external_id'));
-comment on index public.recordings_import_key is
-    'The guarantee of import_pipeline that no call is imported twice. Look up with = any (…) on the same expression.';
+select;

@@ -1,6 +1,11 @@
 -- Functions that see more than their caller. Each is `security definer` with an empty search_path, and executable only
 -- by the roles named beside it: Postgres itself would let everybody execute it, and Supabase's default privileges its
 -- roles.
+--
+-- Corrected after it was released: it replaced a function of the owner's. Where the earlier text ran, it
+-- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
+-- earlier d2979ae0ac2e7b656411ef1da24a0cfac59ad24ba6d46d706a8737dd47995409
+-- earlier 2f6919cda77639bf1b82c9226c8d3bfe1abaa6921dbdf8d2d8f7ec9d4b9e963a
 
 
 -- 1. Which accounts there are ---------------------------------------------------------------------------------------
@@ -113,57 +118,43 @@ grant execute on function
 
 
 -- 3. Counts for the owner's application -----------------------------------------------------------------------------
+-- A function of this name that was here before is the owner's and stays as it is.
 
 do $$
-declare
-    v_result text;
 begin
-    select pg_get_function_result(p.oid) into v_result
-    from pg_catalog.pg_proc as p
-    where p.oid = to_regprocedure('public.get_import_counts(uuid)');
-    -- `create or replace` keeps owner and grants, but cannot change what a function returns or calls its argument.
-    if v_result <> 'TABLE(source_app text, call_count bigint)' or exists (
-        select
-        from pg_catalog.pg_proc
-        where oid = to_regprocedure('public.get_import_counts(uuid)') and proargnames[1] is distinct from 'p_user_id'
-    ) then
-        raise warning 'Function public.get_import_counts(uuid) is replaced by one of another shape; it returned %.',
-            v_result;
-        drop function public.get_import_counts(uuid);
+    if to_regprocedure('public.get_import_counts(uuid)') is not null then
+        return;
     end if;
-exception when dependent_objects_still_exist then
-    raise exception 'Function public.get_import_counts(uuid) returns %, and other objects depend on it.', v_result
-        using errcode = 'dependent_objects_still_exist',
-            hint = 'Rename it together with what uses it, then migrate again.';
-end
-$$;
 
-create or replace function public.get_import_counts(p_user_id uuid)
-returns table (source_app text, call_count bigint)
-language plpgsql
-stable security definer
-set search_path = ''
-as $$
-#variable_conflict use_column
-begin
-    -- Without claims and not through the API's login role it is a direct connection of somebody who may execute this.
-    if p_user_id is distinct from (select auth.uid())
-        and (select auth.role()) is distinct from 'service_role'
-        and not (coalesce((select auth.jwt()), '{}') = '{}' and (select auth.uid()) is null
-            and session_user <> 'authenticator')
-    then
-        raise exception 'Import counts can only be read by the user they belong to.'
-            using errcode = 'insufficient_privilege';
-    end if;
-    return query
-        select r.source_app::text, count(*)
-        from public.recordings as r
-        where r.owner_user_id = p_user_id
-        group by 1
-        order by 1;
+    create function public.get_import_counts(p_user_id uuid)
+    returns table (source_app text, call_count bigint)
+    language plpgsql
+    stable security definer
+    set search_path = ''
+    as $function$
+    #variable_conflict use_column
+    begin
+        -- Without claims and not through the API's login role it is a direct connection of somebody who may execute
+        -- this.
+        if p_user_id is distinct from (select auth.uid())
+            and (select auth.role()) is distinct from 'service_role'
+            and not (coalesce((select auth.jwt()), '{}') = '{}' and (select auth.uid()) is null
+                and session_user <> 'authenticator')
+        then
+            raise exception 'Import counts can only be read by the user they belong to.'
+                using errcode = 'insufficient_privilege';
+        end if;
+        return query
+            select r.source_app::text, count(*)
+            from public.recordings as r
+            where r.owner_user_id = p_user_id
+            group by 1
+            order by 1;
+    end
+    $function$;
+    comment on function public.get_import_counts(uuid) is
+        'How many recordings a user has of each source; answers only the user himself and trusted callers.';
+    revoke all on function public.get_import_counts(uuid) from public, anon;
+    grant execute on function public.get_import_counts(uuid) to authenticated, service_role, import_worker;
 end
 $$;
-comment on function public.get_import_counts(uuid) is
-    'How many recordings a user has of each source; answers only the user himself and trusted callers.';
-revoke all on function public.get_import_counts(uuid) from public, anon;
-grant execute on function public.get_import_counts(uuid) to authenticated, service_role, import_worker;

@@ -3,25 +3,20 @@
 -- They come in pairs: a permissive `true` makes the owner's own policies for public irrelevant to import_worker (an
 -- `or` with a constant is dropped before anything is evaluated, and with it the grants that their subqueries would
 -- need), and a restrictive one decides alone. Where the owner has row-level security switched off they sleep.
+--
+-- Corrected after it was released: it asked for a right in schema auth. Where the earlier text ran, it
+-- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
+-- earlier 7d1681f922fb83afbe404d9f37c8ee54e3be09810753bbf974706084e4c45dc2
+-- earlier 725e1650c9cdfbea211a382dc85cf2f7731aaec20eb2fc0b5d9dc3250f1b9d79
 
 
 -- 1. Schemas --------------------------------------------------------------------------------------------------------
 
 do $$
-declare
-    v_schema text;
 begin
-    foreach v_schema in array array['public', 'auth'] loop
-        if not has_schema_privilege('import_worker', v_schema, 'usage') then
-            begin
-                execute format('grant usage on schema %I to import_worker', v_schema);
-            exception when insufficient_privilege then
-                raise exception 'Role % may not grant usage on schema %.', current_user, v_schema
-                    using errcode = 'insufficient_privilege',
-                        hint = format('Let its owner run: grant usage on schema %I to import_worker;', v_schema);
-            end;
-        end if;
-    end loop;
+    if not has_schema_privilege('import_worker', 'public', 'usage') then
+        grant usage on schema public to import_worker;
+    end if;
 end
 $$;
 

@@ -1,4 +1,9 @@
 -- What an attack on this schema brought to light: ways round the borders between users, and into our functions.
+--
+-- Corrected after it was released: it changed a function of the owner's. Where the earlier text ran, it
+-- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
+-- earlier 3071a15b247af266dd2dc666d2ec9fd4398062107a476442397bdf23297c0d5b
+-- earlier 4c08e63ee40c41597632bf06188d6663fd404bd9bd50ce99a35368a97c5103ce
 
 
 -- 1. Nobody's temporary objects are looked at ------------------------------------------------------------------------
@@ -14,7 +19,11 @@ begin
         select p.oid
         from pg_catalog.pg_proc as p
         where p.pronamespace = to_regnamespace('import_pipeline')
-            or p.oid = to_regprocedure('public.get_import_counts(uuid)')
+            or (
+                p.oid = to_regprocedure('public.get_import_counts(uuid)')
+                -- Ours, and not the owner's of that name.
+                and obj_description(p.oid, 'pg_proc') like 'How many recordings a user has of each source; %'
+            )
     loop
         execute format('alter function %s set search_path = '''', pg_temp', v_function);
     end loop;

@@ -1,5 +1,6 @@
--- Returns what import_worker may do beyond what it needs, whether granted to it or to everybody. That everybody may
--- create temporary tables is not among it: those are seen by their session alone, and our statements never look there.
+-- Returns what import_worker may do beyond what it needs, whether granted to it or to everybody, and what it may not do
+-- though it needs it. That everybody may create temporary tables is not among it: those are seen by their session alone,
+-- and our statements never look there.
 with worker as (
     select oid from pg_catalog.pg_roles where rolname = 'import_worker'
 ),
@@ -19,6 +20,20 @@ needed (object, privileges) as (
         ('import_pipeline.polls', '{select,insert,update,delete}'),
         ('import_pipeline.dropped_files', '{select,insert,update,delete}'),
         ('import_pipeline.shared_folders', '{select,insert}')
+),
+lacking as (
+    select 'table ' || c.oid::regclass as object, p.name as privilege
+    from worker
+    cross join needed
+    join pg_catalog.pg_namespace as n on n.nspname = split_part(needed.object, '.', 1)
+    join pg_catalog.pg_class as c on c.relnamespace = n.oid and c.relname = split_part(needed.object, '.', 2)
+    cross join unnest(needed.privileges) as p (name)
+    where not has_table_privilege(worker.oid, c.oid, p.name)
+    union all
+    select 'schema ' || n.nspname, 'usage'
+    from worker
+    cross join pg_catalog.pg_namespace as n
+    where n.nspname in ('public', 'import_pipeline') and not has_schema_privilege(worker.oid, n.oid, 'usage')
 ),
 had as (
     -- Tables and views, as a whole or by columns.
@@ -85,4 +100,15 @@ select
         || case when had.by_all then 'public' else 'import_worker' end || ';'
 from had
 group by had.object, had.by_all
+union all
+select
+    'warning',
+    lacking.object,
+    'import_worker may not ' || string_agg(lacking.privilege, ', ' order by lacking.privilege)
+        || ' here, which it needs.',
+    'grant ' || string_agg(lacking.privilege, ', ' order by lacking.privilege) || ' on ' || lacking.object
+        || ' to import_worker;'
+from lacking
+where to_regnamespace('import_pipeline') is not null
+group by lacking.object
 order by 2

@@ -20,7 +20,11 @@ our_functions as (
     select p.oid
     from pg_catalog.pg_proc as p
     where p.pronamespace = to_regnamespace('import_pipeline')
-        or p.oid = to_regprocedure('public.get_import_counts(uuid)')
+        or (
+            p.oid = to_regprocedure('public.get_import_counts(uuid)')
+            -- Ours, and not the owner's of that name.
+            and obj_description(p.oid, 'pg_proc') like 'How many recordings a user has of each source; %'
+        )
 ),
 watched_roles as (
     select oid, rolname from pg_catalog.pg_roles

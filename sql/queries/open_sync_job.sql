@@ -14,6 +14,6 @@ with existing as (
     where not exists (select from existing)
     returning id
 )
-select id, now() from reopened
+select id from reopened
 union all
-select id, now() from opened
+select id from opened

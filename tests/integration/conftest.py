@@ -28,26 +28,35 @@ def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> I
 
 @pytest.fixture(params=["18", "15"])
 def installed(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Address of a database with the product's tables, for its owner: as on Supabase, no superuser."""
+    """Address of a database with the product's tables, for its owner, who has what Supabase's `postgres` has.
+
+    No superuser, but CREATEROLE and BYPASSRLS. Schema `auth` and what is in it belong to others, who let him use them
+    and not hand that on. What he makes in `public` is open to the API's roles by default.
+    """
     server_url: str = request.getfixturevalue("server_url" if request.param == "18" else "postgres15")
     role = f"owner_{uuid4().hex[:12]}"  # roles belong to the server, which others may use for tests at the same time
     with psycopg.connect(server_url, autocommit=True) as admin:
         for statement in (
-            f"create role {role} login createrole bypassrls",
+            f"create role {role} login createrole createdb replication bypassrls",
             "create role anon nologin noinherit",
             "create role authenticated nologin noinherit",
             "create role service_role nologin noinherit bypassrls",
+            "create role authenticator login noinherit",
+            "create role supabase_admin superuser createdb createrole replication bypassrls",
+            "create role supabase_auth_admin noinherit createrole",
+            "create role dashboard_user nologin createdb createrole replication",
             "create role import_worker nologin noinherit",
-            "create role product_auth",
         ):
             with suppress(errors.DuplicateObject):
                 admin.execute(statement)
+        admin.execute("grant anon, authenticated, service_role to authenticator")
         admin.execute(f"grant import_worker, anon, authenticated, service_role to {role}")
     url = servers.create_database(server_url, owner=role)
     with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute("create schema auth authorization product_auth")
+        admin.execute("create schema auth authorization supabase_admin")
+        admin.execute("grant all on schema auth to supabase_auth_admin, dashboard_user")
+        admin.execute("set role supabase_auth_admin")
         admin.execute("create table auth.users (id uuid primary key, email varchar(255), encrypted_password text)")
-        admin.execute("alter table auth.users owner to product_auth")
         admin.execute("alter table auth.users enable row level security")
         for name, result, expression in (
             ("uid", "uuid", "(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid"),
@@ -57,9 +66,14 @@ def installed(request: pytest.FixtureRequest) -> Iterator[str]:
             admin.execute(
                 f"create function auth.{name}() returns {result} language sql stable as $$ select {expression} $$"
             )
-        admin.execute(f"grant usage on schema auth to {role} with grant option")
-        admin.execute("grant usage on schema auth to anon, authenticated, service_role")
         admin.execute(f"grant all on auth.users to {role}")
+        admin.execute("reset role")
+        admin.execute(f"grant usage on schema auth to {role}, anon, authenticated, service_role")
+        for kind in ("tables", "functions", "sequences"):
+            admin.execute(
+                f"alter default privileges for role supabase_admin in schema public grant all on {kind}"
+                f" to {role}, anon, authenticated, service_role"
+            )
     owners_url = re.sub(r"//[^@/]*@", f"//{role}@", url)
     with psycopg.connect(owners_url) as conn:
         conn.execute(INSTALLATION)

@@ -4,6 +4,7 @@
 
 alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
 
 
 -- 1. Tables ---------------------------------------------------------------------------------------------------------
@@ -131,6 +132,38 @@ language sql security definer as $$
     select source_app, count(*) from recordings where owner_user_id = p_user_id group by source_app
 $$;
 
+-- A call of one's own, put into another bank as well. All of it is copied but the id.
+create function public.copy_recording_to_organization(
+    p_recording_id uuid, p_target_bank_id uuid, p_target_vault_id uuid default null
+) returns uuid language plpgsql security definer set search_path = public as $$
+declare
+    v_source public.recordings;
+    v_copy uuid := gen_random_uuid();
+begin
+    select * into v_source from public.recordings where id = p_recording_id;
+    if not found or v_source.owner_user_id is distinct from auth.uid() then
+        raise exception 'Recording not found or not yours';
+    end if;
+    if not public.is_member(p_target_bank_id) then
+        raise exception 'You are not a member of the target organization';
+    end if;
+    insert into public.recordings (
+        id, bank_id, owner_user_id, title, audio_url, video_url, full_transcript, summary, global_tags, source_app,
+        source_metadata, duration, recording_start_time, recording_end_time, sentiment, created_at, synced_at
+    ) values (
+        v_copy, p_target_bank_id, v_source.owner_user_id, v_source.title, v_source.audio_url, v_source.video_url,
+        v_source.full_transcript, v_source.summary, v_source.global_tags, v_source.source_app,
+        v_source.source_metadata, v_source.duration, v_source.recording_start_time, v_source.recording_end_time,
+        v_source.sentiment, v_source.created_at, v_source.synced_at
+    );
+    if p_target_vault_id is not null then
+        insert into public.vault_entries (vault_id, recording_id) values (p_target_vault_id, v_copy);
+    end if;
+    return v_copy;
+end
+$$;
+revoke execute on function public.copy_recording_to_organization(uuid, uuid, uuid) from public, anon;
+
 
 -- 3. Policies -------------------------------------------------------------------------------------------------------
 
@@ -170,13 +203,16 @@ insert into auth.users (id, email) values
     ('00000000-0000-4000-8000-00000000000e', 'eva@example.com');
 insert into public.banks (id, name, type) values
     ('10000000-0000-4000-8000-00000000000a', 'Ana', 'personal'),
-    ('10000000-0000-4000-8000-00000000000e', 'Eva', 'personal');
+    ('10000000-0000-4000-8000-00000000000e', 'Eva', 'personal'),
+    ('10000000-0000-4000-8000-00000000000c', 'Acme', 'business');
 insert into public.bank_memberships (bank_id, user_id, role) values
     ('10000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-00000000000a', 'bank_owner'),
+    ('10000000-0000-4000-8000-00000000000c', '00000000-0000-4000-8000-00000000000a', 'bank_member'),
     ('10000000-0000-4000-8000-00000000000e', '00000000-0000-4000-8000-00000000000e', 'bank_owner');
 insert into public.vaults (id, bank_id, name) values
     ('20000000-0000-4000-8000-00000000000a', '10000000-0000-4000-8000-00000000000a', 'Calls'),
     ('20000000-0000-4000-8000-00000000000b', '10000000-0000-4000-8000-00000000000a', 'Sales'),
+    ('20000000-0000-4000-8000-00000000000c', '10000000-0000-4000-8000-00000000000c', 'Team'),
     ('20000000-0000-4000-8000-00000000000e', '10000000-0000-4000-8000-00000000000e', 'Calls');
 insert into public.vault_memberships (vault_id, user_id) values
     ('20000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-00000000000a'),

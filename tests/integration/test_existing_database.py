@@ -14,7 +14,11 @@ import tenants
 from psycopg import errors, sql
 
 from import_pipeline import duplicates, migrations
+from import_pipeline.assets.figures import read_import_counts
+from import_pipeline.audit import find_findings
 from import_pipeline.errors import DuplicateRecordingsError, MigrationError
+from import_pipeline.migration_plan import find_changes
+from import_pipeline.migrations import Migration
 
 Connection = psycopg.Connection[Any]
 
@@ -24,8 +28,10 @@ ANA = UUID("00000000-0000-4000-8000-00000000000a")
 EVA = UUID("00000000-0000-4000-8000-00000000000e")
 ANAS_BANK = UUID("10000000-0000-4000-8000-00000000000a")
 EVAS_BANK = UUID("10000000-0000-4000-8000-00000000000e")
+ACME = UUID("10000000-0000-4000-8000-00000000000c")
 ANAS_VAULT = UUID("20000000-0000-4000-8000-00000000000a")
 ANAS_SALES_VAULT = UUID("20000000-0000-4000-8000-00000000000b")
+ACMES_VAULT = UUID("20000000-0000-4000-8000-00000000000c")
 EVAS_VAULT = UUID("20000000-0000-4000-8000-00000000000e")
 KICK_OFF = UUID("30000000-0000-4000-8000-000000000001")
 
@@ -119,8 +125,7 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
     migrations.apply(owner)
     after, rows_after = catalogue(owner), contents(owner)
     assert rows_after == rows_before
-    counts = ("function", "public.get_import_counts(uuid)")
-    assert {key for key in before if after.get(key) != before[key]} == {counts}
+    assert {key for key in before if after.get(key) != before[key]} == set()
     added = sorted(f"{kind} {name}" for kind, name in after.keys() - before.keys())
     assert added == [
         "column public.sync_jobs.skipped_count",
@@ -146,6 +151,54 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
     assert migrations.apply(owner) == []
     assert migrations.check(owner).is_current
     assert (catalogue(owner), contents(owner)) == (after, rows_after)
+
+
+def test_what_migrating_will_do_is_told_before_and_is_all_that_it_does(owner: Connection) -> None:
+    before = catalogue(owner)
+    told = find_changes(owner)
+    assert catalogue(owner) == before
+    assert scalar(owner, "select to_regnamespace('import_pipeline')::text") is None
+    owner.rollback()
+    migrations.apply(owner)
+    after = catalogue(owner)
+    kinds = {"column", "index", "trigger", "policy", "function", "constraint"}
+    done = {f"adds {kind} {name}" for kind, name in after.keys() - before.keys()}
+    done |= {f"changes {kind} {name}" for kind, name in before.keys() & after.keys() if after[kind, name] != before[kind, name]}
+    done |= {f"removes {kind} {name}" for kind, name in before.keys() - after.keys()}
+    assert done == {
+        f"{change.kind} {change.subject.partition(' on ')[0].replace(chr(34), '')}"
+        for change in told
+        if change.subject.partition(" ")[0] in kinds
+    }
+    granted = {
+        f"adds rights of import_worker on {table}: {', '.join(privileges)}"
+        for table, privileges in owner.execute(
+            "select c.oid::regclass::text, array_agg(lower(privilege_type) order by lower(privilege_type))"
+            " from pg_class as c, aclexplode(relacl) where grantee = 'import_worker'::regrole"
+            " and relnamespace = 'public'::regnamespace and relname not in ('import_items', 'import_sources') group by 1"
+        )
+    }
+    assert granted < {" ".join(str(change).split()) for change in told}
+    assert find_changes(owner) == []
+
+
+def test_a_later_migration_tells_what_it_does_to_the_owners_tables_too(migrated: Connection) -> None:
+    more = Migration(
+        "20990101000000",
+        "add_more",
+        "alter table public.recordings add column mood text; create index recordings_mood on public.recordings (mood);"
+        " alter function public.is_member(uuid) set search_path = ''; drop policy \"own jobs\" on public.sync_jobs;"
+        " grant insert on public.comments to public; alter table public.banks disable row level security;",
+        "",
+    )
+    assert [str(change) for change in find_changes(migrated, [*migrations.load(), more])] == [
+        'removes  policy "own jobs" on public.sync_jobs',
+        "changes  function public.is_member(uuid): owner {0} sql s boolean security definer"
+        " {{\"search_path=\\\"\\\"\"}} body {1}",
+        "changes  table public.banks",
+        "adds     column public.recordings.mood: text",
+        "adds     index public.recordings_mood on public.recordings",
+    ]
 
 
 def test_every_policy_we_add_names_the_importer_alone(owner: Connection) -> None:
@@ -209,8 +262,7 @@ def test_the_importer_works_beside_policies_functions_and_triggers_of_the_owners
         recording_id = scalar(
             migrated,
             "insert into public.recordings (bank_id, owner_user_id, title, source_app, source_metadata)"
-            " values (%s, %s, 'New', 'zoom', '{\"external_id\": \"z1\"}')"
-            " on conflict (owner_user_id, source_app, (source_metadata ->> 'external_id')) do nothing returning id",
+            " values (%s, %s, 'New', 'zoom', '{\"external_id\": \"z1\"}') returning id",
             ANAS_BANK, ANA,
         )  # fmt: skip
         migrated.execute(
@@ -225,9 +277,11 @@ def test_the_importer_works_beside_policies_functions_and_triggers_of_the_owners
             [ANA, recording_id],
         )
         migrated.execute("insert into public.sync_jobs (user_id, skipped_count) values (%s, 1)", [ANA])
-        assert set(migrated.execute("select id from public.vaults")) == {(ANAS_VAULT,), (ANAS_SALES_VAULT,)}
-        assert set(migrated.execute("select id from public.banks")) == {(ANAS_BANK,)}
-        assert set(migrated.execute("select bank_id from public.bank_memberships")) == {(ANAS_BANK,)}
+        assert set(migrated.execute("select id from public.vaults")) == {
+            (ANAS_VAULT,), (ANAS_SALES_VAULT,), (ACMES_VAULT,)
+        }  # fmt: skip
+        assert set(migrated.execute("select id from public.banks")) == {(ANAS_BANK,), (ACME,)}
+        assert set(migrated.execute("select bank_id from public.bank_memberships")) == {(ANAS_BANK,), (ACME,)}
     assert scalar(migrated, "select what from public.activity where what = 'recording New'") == "recording New"
     with tenants.as_user(migrated, ANA):
         assert scalar(migrated, "select count(*) from public.recordings") == 5
@@ -293,23 +347,19 @@ def test_an_address_that_two_users_share_is_an_error_and_no_guess(owner: Connect
 # -- get_import_counts ------------------------------------------------------------------------------------------------
 
 
-def test_the_import_count_that_answered_everybody_answers_the_user_alone(owner: Connection) -> None:
+def test_an_import_count_of_the_owners_stays_as_it_is_and_the_audit_says_that_it_answers_everybody(
+    owner: Connection,
+) -> None:
     count = "select source_app, call_count from public.get_import_counts(%s)"
-    with tenants.as_role(owner_as_admin(owner), "anon", {"role": "anon"}) as conn:
-        assert conn.execute(count, [ANA]).fetchall() != []
-    conn.close()
     migrations.apply(owner)
-    with owner_as_admin(owner) as conn:
-        with (
-            tenants.as_role(conn, "anon", {"role": "anon"}),
-            pytest.raises(errors.InsufficientPrivilege, match="permission denied for function"),
-            conn.transaction(),
-        ):
-            conn.execute(count, [ANA])
-        with tenants.as_user(conn, ANA):
-            assert conn.execute(count, [ANA]).fetchall() == [("fathom", 3), (None, 1)]
-        with tenants.as_user(conn, EVA), pytest.raises(errors.InsufficientPrivilege), conn.transaction():
-            conn.execute(count, [ANA])
+    with owner_as_admin(owner) as conn, tenants.as_role(conn, "anon", {"role": "anon"}):
+        assert ("fathom", 3) in conn.execute(count, [ANA]).fetchall()
+    findings = find_findings(owner, "definer-callers")
+    assert "function public.get_import_counts(uuid)" in {finding.object for finding in findings}
+    owner.rollback()
+    counts = read_import_counts(owner)
+    assert counts.differences is None
+    assert counts.frame.loc[ANA].to_dict() == {"fathom": 3, "no source": 1}
 
 
 def owner_as_admin(owner: Connection) -> Connection:
@@ -327,27 +377,17 @@ def owner_as_admin(owner: Connection) -> Connection:
     ],
     ids=["other columns", "one number", "other name of the argument"],
 )
-def test_an_import_count_of_another_shape_is_replaced_and_the_owner_told(
-    owner: Connection, caplog: pytest.LogCaptureFixture, definition: str
-) -> None:
+def test_an_import_count_of_another_shape_disturbs_nothing(owner: Connection, definition: str) -> None:
     owner.execute("drop function public.get_import_counts(uuid)")
     owner.execute(f"create function public.get_import_counts{definition}")
+    owner.execute("create view public.totals as select from auth.users cross join lateral public.get_import_counts(id)")
     owner.commit()
+    before = catalogue(owner)
     migrations.apply(owner)
-    assert [record.message.partition(";")[0] for record in caplog.records] == [
-        "Function public.get_import_counts(uuid) is replaced by one of another shape"
-    ]
-    assert owner.execute("select * from public.get_import_counts(%s)", [ANA]).fetchall() == [("fathom", 3), (None, 1)]
-
-
-def test_an_import_count_of_another_shape_that_is_in_use_is_not_torn_out(owner: Connection) -> None:
-    owner.execute("drop function public.get_import_counts(uuid)")
-    owner.execute("create function public.get_import_counts(u uuid) returns bigint language sql as 'select 1::bigint'")
-    owner.execute("create view public.totals as select public.get_import_counts(id) from auth.users")
-    owner.commit()
-    with pytest.raises(MigrationError, match="other objects depend on it"):
-        migrations.apply(owner)
-    assert scalar(owner, "select count(*) from public.totals") == 2
+    after = catalogue(owner)
+    assert {key for key in before if after.get(key) != before[key]} == set()
+    assert migrations.check(owner).is_current
+    assert read_import_counts(owner).differences is None
 
 
 # -- import_sources that exist already --------------------------------------------------------------------------------
@@ -429,7 +469,7 @@ def test_a_library_of_which_only_a_part_exists_is_completed_without_touching_tha
     before = catalogue(owner)
     migrations.apply(owner)
     after = catalogue(owner)
-    assert [key for key in before if after.get(key) != before[key]] == [("function", "public.get_import_counts(uuid)")]
+    assert [key for key in before if after.get(key) != before[key]] == []
     theirs = ("public.banks ", "public.vaults ", "public.recordings ", "public.vault_entries ")
     added = [after[key] for key in after.keys() - before.keys() if key[0] == "policy"]
     assert [text for text in added if text.startswith(theirs) and "{import_worker}" not in text] == []
@@ -534,13 +574,21 @@ def test_the_message_shows_ten_examples_at_most(owner: Connection) -> None:
     assert str(caught.value).count("user ") == 10
 
 
-def test_duplicates_that_appear_between_check_and_index_stop_it_too(owner: Connection) -> None:
-    files = migrations.load()
-    migrations.apply(owner, files[:4])
-    add_copy(owner, 1)
-    with pytest.raises(DuplicateRecordingsError, match="import-pipeline duplicates"):
-        migrations.apply(owner)
-    assert scalar(owner, "select to_regclass('public.recordings_import_key')::text") is None
+def test_duplicates_that_appear_while_it_runs_keep_no_index_from_being_made(owner: Connection) -> None:
+    migrations.apply(owner, migrations.load()[:4])
+    copy = add_copy(owner, 1)
+    migrations.apply(owner)
+    assert migrations.check(owner).is_current
+    assert [group.recording_ids for group in duplicates.find_duplicates(owner)] == [(KICK_OFF, copy)]
+
+
+def test_copies_in_other_banks_are_no_duplicates_and_stop_nothing(owner: Connection) -> None:
+    copies = [add_copy(owner, 1, bank_id=ACME), add_copy(owner, 2, bank_id=EVAS_BANK)]
+    assert duplicates.find_duplicates(owner) == []
+    owner.rollback()
+    assert len(migrations.apply(owner)) == len(migrations.load())
+    assert duplicates.merge_duplicates(owner) == duplicates.MergeSummary()
+    assert scalar(owner, "select count(*) from public.recordings where id = any(%s)", copies) == 2
 
 
 def test_what_is_no_duplicate_for_the_index_is_none_for_the_check(owner: Connection) -> None:
@@ -558,7 +606,7 @@ def test_the_command_that_the_message_names_makes_the_migration_possible(owner: 
     with pytest.raises(DuplicateRecordingsError):
         migrations.apply(owner)
     summary = duplicates.merge_duplicates(owner)
-    assert (summary.merged_groups, summary.deleted_recordings, summary.left_alone) == (1, 2, [])
+    assert (summary.merged_groups, summary.deleted_recordings) == (1, 2)
     assert len(migrations.apply(owner)) == len(migrations.load())
 
 
@@ -568,7 +616,6 @@ def test_duplicates_are_listed_oldest_first(owner: Connection) -> None:
     assert (group.user_id, group.source_app, group.external_id) == (ANA, "fathom", "101")
     assert group.recording_ids == (KICK_OFF, older, younger)
     assert group.titles == ("Kick-off", "Copy 1", "Copy 2")
-    assert not group.spans_banks
 
 
 def test_merging_keeps_the_oldest_row_and_moves_what_refers_to_the_others(owner: Connection) -> None:
@@ -647,17 +694,13 @@ def test_merging_moves_the_ledger_too(migrated: Connection) -> None:
     assert scalar(migrated, "select recording_id from public.import_items") == KICK_OFF
 
 
-def test_copies_in_different_banks_are_left_to_people_unless_asked(owner: Connection) -> None:
-    copy = add_copy(owner, 1, bank_id=EVAS_BANK)
-    add_copy(owner, 2, external_id="202")
-    add_copy(owner, 3, external_id="202")
+def test_each_bank_keeps_its_oldest_row(owner: Connection) -> None:
+    in_acme = [add_copy(owner, number, bank_id=ACME) for number in (2, 3)]
+    add_copy(owner, 4)
     summary = duplicates.merge_duplicates(owner)
-    assert (summary.merged_groups, summary.deleted_recordings) == (1, 1)
-    assert [group.recording_ids for group in summary.left_alone] == [(KICK_OFF, copy)]
-    assert scalar(owner, "select count(*) from public.recordings where id = %s", copy) == 1
-    owner.rollback()
-    assert duplicates.merge_duplicates(owner, across_banks=True).deleted_recordings == 1
-    assert scalar(owner, "select bank_id from public.recordings where id = %s", KICK_OFF) == ANAS_BANK
+    assert (summary.merged_groups, summary.deleted_recordings) == (2, 2)
+    left = owner.execute("select id from public.recordings where source_metadata ->> 'external_id' = '101' order by id")
+    assert left.fetchall() == [(KICK_OFF,), (in_acme[0],)]
 
 
 def test_a_reference_that_cannot_be_moved_stops_the_merge_before_anything_is_lost(owner: Connection) -> None:

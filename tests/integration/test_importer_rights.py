@@ -243,6 +243,7 @@ def recording(owner: str, bank: str) -> dict[str, Any]:
         "title": "Forged",
         "full_transcript": SPEECH,
         "source_app": "zoom",
+        "external_id": "forged",
         "source_metadata": Jsonb({"external_id": "forged"}),
         "recording_start_time": datetime(2026, 3, 2, tzinfo=UTC),
     }

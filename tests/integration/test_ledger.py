@@ -152,7 +152,7 @@ def test_writing_the_same_outcomes_again_changes_no_count(conn: Connection, acco
     assert write(conn, account, written) == first
     assert write(conn, account, known + written[2:]) == first
     with acting_as(conn, account.user_id):
-        assert count_run(conn, account, "run-1") == first
+        assert count_run(conn, account.user_id, account.source_app, "run-1") == first
 
 
 def test_a_later_run_that_finds_an_item_there_counts_it_as_skipped_and_takes_no_credit(

@@ -1048,9 +1048,9 @@ def test_an_insert_that_broke_is_repeated_without_counting_twice(
         source = Demo(calls(3))
         for call in source.calls[None]:
             call.transcript = "x" * (CHUNK_CHARACTERS - 1)
-        world.do("create function public.refuse() returns trigger language plpgsql as"
+        world.do("create function public.refuse() returns trigger language plpgsql security definer as"
                  " $$ begin if (select count(*) from recordings) >= 2 then"
-                 " raise 'full' using errcode = 'disk_full'; end if; return new; end $$")  # fmt: skip
+                 " perform pg_cancel_backend(pg_backend_pid()); end if; return new; end $$")  # fmt: skip
         world.do("create trigger refuse before insert on recordings for each row execute function public.refuse()")
         job = demo.reconstructable(world.job(source))
         with dg.execute_job(job, instance, raise_on_error=False) as first:
