@@ -174,7 +174,7 @@ def psql(arguments: tuple[str, ...]) -> None:
 @click.option("--no-browser", is_flag=True, help="Only print the link.")
 @click.option("--link", is_flag=True, help="Print a new link to the UI that is open in another terminal, and end.")
 @click.option("--viewer", is_flag=True, help="Print a link for colleagues: they look and change nothing, for a day.")
-@click.option("--no-sign-in", is_flag=True, help="Ask nobody who he is: for a machine that only you use, or a test.")
+@click.option("--no-sign-in", is_flag=True, help="Ask nobody to sign in: only for a machine without other users.")
 def dev(port: int, host: str, no_browser: bool, link: bool, viewer: bool, no_sign_in: bool) -> None:
     """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C.
 

@@ -16,6 +16,7 @@ from dev import Dev
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect
 
 pytestmark = pytest.mark.long
+expect.set_options(timeout=30_000)
 
 LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryName: "__repository__",
     repositoryLocationName: "import_pipeline.definitions", jobName: "migrate"}, runConfigData: {}}) { __typename } }"""
