@@ -23,7 +23,8 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     """Import transcripts from files and folders (recursive), each exactly once.
 
     Formats: .vtt, .srt, .txt, .json and .docx as Zoom, Teams, Meet, Fathom, Otter and Whisper write them. A file that
-    is still being written is left alone, a renamed copy is not imported twice.
+    is still being written is left alone, a renamed copy is not imported twice. What lies in a drop folder is read as
+    there: without following links, and only in the folder of the user.
     """
     from import_pipeline.accounts import ensure_account
     from import_pipeline.connectors.base import get_connector
