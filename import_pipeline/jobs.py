@@ -57,7 +57,7 @@ class MigrateConfig(dg.Config):
 @dg.op(description="Applies the pending migrations of `sql/migrations/`; fails if an applied one was edited.")
 def apply_migrations(context: dg.OpExecutionContext, config: MigrateConfig, postgres: PostgresResource) -> list[str]:
     """Return the versions that were applied now."""
-    with postgres.connection_for_migration() as conn:
+    with postgres.connection_as_owner() as conn:
         if config.check_only:
             status = migrations.check(conn)
             if not status.is_current:

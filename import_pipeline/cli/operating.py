@@ -34,7 +34,7 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
         else:
             say(f"{len(written)} files are in {export_to}.")
         return
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check:
             applied = [migration.filename for migration in migrations.apply(conn)]
             if as_json:
@@ -43,6 +43,8 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
                 for name in applied:
                     click.echo(f"applied  {name}")
                 say("The database is up to date.")
+                if not database.is_embedded and any("create_import_login" in name for name in applied):
+                    _advise_login()
             return
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
@@ -57,6 +59,14 @@ def migrate(check: bool, export_to: Path | None, as_json: bool) -> None:
         if status.is_current:
             say("The database is up to date.")
     raise SystemExit(0 if status.is_current else 1)
+
+
+def _advise_login() -> None:
+    say("Let the importer log in as import_login, which can do nothing but import. Once, as the owner:")
+    say("  alter role import_login password '…';")
+    say("and in the environment of what imports:")
+    say("  DATABASE_URL=postgresql://import_login:…@host:5432/database")
+    say("  IMPORT_PIPELINE_MIGRATION_URL=<the address that migrated now>, only where somebody migrates")
 
 
 @click.command()
@@ -74,7 +84,7 @@ def duplicates(merge: bool, across_banks: bool, yes: bool, as_json: bool) -> Non
     from import_pipeline.database import Database, database_url
     from import_pipeline.duplicates import find_duplicates, merge_duplicates
 
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         groups = find_duplicates(conn)
         if not merge or not groups:
             if as_json:
@@ -132,7 +142,7 @@ def psql(arguments: tuple[str, ...]) -> None:
         raise ConfigurationError('The library is on a server of yours: psql "$DATABASE_URL" opens it.')
     with Database() as database:
         database.require_migrated()
-        command = [str(find_program("psql")), "--no-psqlrc", database.url, *arguments]
+        command = [str(find_program("psql")), "--no-psqlrc", database.owner_url, *arguments]
         raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the person's own words
 
 
