@@ -23,7 +23,7 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import create_user, ensure_account, find_account, find_user
 from import_pipeline.due import note_requests
-from import_pipeline.errors import UnknownUserError
+from import_pipeline.errors import AccountLockedError, UnknownUserError
 from import_pipeline.fences import Fence, Reach, names_of_user, own_fences
 from import_pipeline.files import display_path, find_files, is_unfinished, path_as_text, to_path
 from import_pipeline.records import SharedFolder
@@ -178,6 +178,8 @@ def find_drop_accounts(
             found[user] = accounts[user_id]
         except UnknownUserError:
             found[user] = "is nobody's e-mail address here"
+        except AccountLockedError:
+            found[user] = "has an account that another session has locked"
     return found
 
 
@@ -235,11 +237,16 @@ def find_due_files(
 
 
 def note_request(conn: _Connection, account: DropAccount, request: str, files: Sequence[DroppedFile]) -> None:
-    """Note that files are asked for; if nothing comes of it, the account is not asked for again before a pause."""
+    """Note that files are asked for; if nothing comes of it, the account is not asked for again before a pause.
+
+    Raises:
+        AccountLockedError: Somebody else has locked the account's row; nothing is noted.
+    """
     with acting_as(conn, None):
+        if not note_requests(conn, [account.id]):
+            raise AccountLockedError
         parameters = {"account_id": account.id, "request": request, "versions": [file.version for file in files]}
         conn.execute(query("request_dropped_files"), parameters)
-        note_requests(conn, [account.id])
 
 
 def note_shared_folders(conn: _Connection) -> tuple[SharedFolder, ...]:

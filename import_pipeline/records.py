@@ -318,12 +318,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What became of one batch, counted from the ledger after its commit."""
+    """What became of one batch, counted from the ledger after its commit; the problem is what kept a part from it."""
 
     account_id: UUID
     number: int
     counts: Counts
     without_vault_entry: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

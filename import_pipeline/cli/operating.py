@@ -47,10 +47,11 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         else:
             say(f"{len(written)} files are in {export_to}.")
         return
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check and migrations.find_pending(conn):
             _require_agreement(find_changes(conn), yes)
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
+        makes_login = not database.is_embedded and any("create_import_login" in name for name in applied)
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
     drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]
@@ -64,11 +65,11 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         for drift in status.drifted:
             answer(f"drifted  {drift}")
         if status.drifted:
-            say(
-                "The database is not as the migrations left it. Put it back: nothing repairs it by itself."
-            )
+            say("The database is not as the migrations left it. Put it back: nothing repairs it by itself.")
         elif status.is_current:
             say("The database is up to date.")
+        if makes_login:
+            _advise_login()
     raise SystemExit(0 if status.is_current else 1)
 
 
@@ -91,6 +92,14 @@ def _require_agreement(changes: Sequence[Change], yes: bool) -> None:
         raise MigrationError("Nothing was changed.")
 
 
+def _advise_login() -> None:
+    say("Let the importer log in as import_login, which can do nothing but import. Once, as the owner:")
+    say("  alter role import_login password '…';")
+    say("and in the environment of what imports:")
+    say("  DATABASE_URL=postgresql://import_login:…@host:5432/database")
+    say("  IMPORT_PIPELINE_MIGRATION_URL=<the address that migrated now>, only where somebody migrates")
+
+
 @click.command()
 @click.option("--merge", is_flag=True, help="Merge each call into its oldest recording, in one transaction.")
 @click.option("--yes", is_flag=True, help="Do not ask before merging.")
@@ -105,7 +114,7 @@ def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
     from import_pipeline.database import Database, database_url
     from import_pipeline.duplicates import find_duplicates, merge_duplicates
 
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         groups = find_duplicates(conn)
         if not merge or not groups:
             if as_json:
@@ -158,7 +167,7 @@ def psql(arguments: tuple[str, ...]) -> None:
         raise ConfigurationError('The library is on a server of yours: psql "$DATABASE_URL" opens it.')
     with Database() as database:
         database.require_migrated()
-        command = [str(find_program("psql")), "--no-psqlrc", database.url, *arguments]
+        command = [str(find_program("psql")), "--no-psqlrc", database.owner_url, *arguments]
         raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the person's own words
 
 

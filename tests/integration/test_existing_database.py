@@ -137,6 +137,7 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
         'policy Import worker adds only to the claimed user\'s banks',
         "policy Import worker adds recordings",
         "policy Import worker adds vault entries",
+        "policy Import worker enters only vaults its user may write to",
         'policy Import worker keeps only the claimed user\'s sync jobs',
         "policy Import worker keeps sync jobs",
         "policy Import worker sees banks",
@@ -163,7 +164,11 @@ def test_what_migrating_will_do_is_told_before_and_is_all_that_it_does(owner: Co
     after = catalogue(owner)
     kinds = {"column", "index", "trigger", "policy", "function", "constraint"}
     done = {f"adds {kind} {name}" for kind, name in after.keys() - before.keys()}
-    done |= {f"changes {kind} {name}" for kind, name in before.keys() & after.keys() if after[kind, name] != before[kind, name]}
+    done |= {
+        f"changes {kind} {name}"
+        for kind, name in before.keys() & after.keys()
+        if after[kind, name] != before[kind, name]
+    }
     done |= {f"removes {kind} {name}" for kind, name in before.keys() - after.keys()}
     assert done == {
         f"{change.kind} {change.subject.partition(' on ')[0].replace(chr(34), '')}"
@@ -194,7 +199,7 @@ def test_a_later_migration_tells_what_it_does_to_the_owners_tables_too(migrated:
     assert [str(change) for change in find_changes(migrated, [*migrations.load(), more])] == [
         'removes  policy "own jobs" on public.sync_jobs',
         "changes  function public.is_member(uuid): owner {0} sql s boolean security definer"
-        " {{\"search_path=\\\"\\\"\"}} body {1}",
+        ' {{"search_path=\\"\\""}} body {1}',
         "changes  table public.banks",
         "adds     column public.recordings.mood: text",
         "adds     index public.recordings_mood on public.recordings",
