@@ -434,6 +434,7 @@ THEIRS = {
     ("definer-callers", "danger", "function public.is_member(uuid)"),
     ("definer-callers", "danger", "function public.get_import_counts(uuid)"),
     ("definer-paths", "warning", "function public.is_member(uuid)"),
+    ("definer-paths", "warning", "function public.copy_recording_to_organization(uuid,uuid,uuid)"),
     ("definer-paths", "danger", "function public.get_import_counts(uuid)"),
     ("definer-paths", "danger", "function public.note_recording()"),
     *(("policies-per-row", "warning", f'policy "{name}" on public.{table}') for name, table in BARE),
