@@ -256,7 +256,7 @@ NO_LINKS = [
     *(
         "http://[::1",
         "https://a.example:port/",
-        "https://a.example/\x00",
+        "https://a.example/\x01",
         "https://a.example/ b",
         "https://a\u202e.example/",
     ),
