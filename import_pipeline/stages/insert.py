@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from import_pipeline.connections import hand_over, pipeline_of, send_all
-from import_pipeline.database_errors import describe_database_error, is_about_every_row
+from import_pipeline.database_errors import is_about_every_row
 from import_pipeline.destinations import Destinations
 from import_pipeline.errors import AccountLockedError, ItemError
 from import_pipeline.leases import LeaseLostError
@@ -64,9 +64,8 @@ def insert(
             with postgres.connection() as conn:
                 try:
                     written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
-                except (AccountLockedError, psycopg.errors.LockNotAvailable) as error:
-                    # What users may lock is theirs, so this is the account's problem, and no other's.
-                    problem = f"{describe_database_error(error).rstrip('.')}. The next run does the rest."
+                except AccountLockedError as error:
+                    problem = f"{error} The next run does the rest."
                     break
             counts += written
             without_vault_entry += unvaulted
