@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "export_to",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Change nothing; write the files to DIR, for those who deploy with the Supabase CLI.",
+    help="Change nothing; write the files to DIR, for those who deploy with the Supabase CLI, which does not ask.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before changing what was there before.")
 @json_option
@@ -64,9 +64,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         for drift in status.drifted:
             answer(f"drifted  {drift}")
         if status.drifted:
-            say(
-                "The database is not as the migrations left it. Put it back: nothing repairs it by itself."
-            )
+            say("The database is not as the migrations left it. Put it back: nothing repairs it by itself.")
         elif status.is_current:
             say("The database is up to date.")
     raise SystemExit(0 if status.is_current else 1)
