@@ -14,9 +14,9 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.errors import UnknownUserError
+from import_pipeline.errors import AccountLockedError, UnknownUserError
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 
 _Connection = psycopg.Connection[Any]
 
@@ -53,6 +53,10 @@ def find_user(conn: _Connection, user: str) -> UUID:
 def create_user(conn: _Connection, email: str) -> UUID:
     """Create a user with personal bank and vault if nobody has the address; for the embedded database only.
 
+    Args:
+        conn: Of the owner's: the importer creates no users.
+        email: The address.
+
     Returns:
         Id of the user.
     """
@@ -80,14 +84,20 @@ def ensure_account(
 
     Raises:
         UnknownUserError: There is no such user.
+        AccountLockedError: Somebody else has locked its row, or is opening it.
     """
     parameters = {"user_id": user_id, "source_app": source_app, "email": email, "is_active": is_active}
     try:
-        with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        with (
+            acting_as(conn, user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
+            conn.cursor(row_factory=tuple_row) as cursor,
+        ):
             cursor.execute(query("open_account"), parameters)
             return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
     except psycopg.errors.ForeignKeyViolation as error:
         raise UnknownUserError(f"There is no user {user_id} in this database.") from error
+    except psycopg.errors.LockNotAvailable:
+        raise AccountLockedError from None
 
 
 def find_account(conn: _Connection, user_id: UUID, source_app: str) -> UUID | None:
@@ -138,8 +148,15 @@ def find_accounts(conn: _Connection, source_app: str, user_ids: list[UUID] | Non
 
 
 def move_cursor(conn: _Connection, account_id: UUID, user_id: UUID, to: datetime | None, problem: str | None) -> None:
-    """Note how the last run of an account ended: its cursor (None leaves it) and its problem (None clears it)."""
-    with acting_as(conn, user_id):
-        conn.execute(
-            query("move_cursor"), {"id": account_id, "user_id": user_id, "last_sync_at": to, "problem": problem}
-        )
+    """Note how the last run of an account ended: its cursor (None leaves it) and its problem (None clears it).
+
+    Raises:
+        AccountLockedError: Somebody else has locked its row.
+    """
+    try:
+        with acting_as(conn, user_id, lock_seconds=ACCOUNT_LOCK_SECONDS):
+            conn.execute(
+                query("move_cursor"), {"id": account_id, "user_id": user_id, "last_sync_at": to, "problem": problem}
+            )
+    except psycopg.errors.LockNotAvailable:
+        raise AccountLockedError from None

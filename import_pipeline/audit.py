@@ -30,7 +30,10 @@ RULES: dict[str, str] = {
     ),
     "creatable-schemas": "In these schemas everybody may plant functions and operators.",
     "private-schema": "Only import_worker may use the schema import_pipeline: it holds the credentials.",
+    "foreign-owners": "Who owns these can change what our policies and functions trust.",
+    "foreign-triggers": "These run code of others in the importer's sessions, or let others have it run there.",
     "worker-role": "The role import_worker must be bound by every policy.",
+    "login-role": "The importer's login import_login must be able to become import_worker, and nothing else.",
     "worker-privileges": "The role import_worker has other rights than it needs.",
     "blinded-functions": "Our functions must see these tables whole.",
     "policies-per-row": "These policies are slow: the more rows, the more.",
@@ -74,11 +77,22 @@ def find_findings(conn: _Connection, rule: str | None = None) -> list[Finding]:
     # In a transaction of the caller's it is a savepoint; rolling back ends the settings with it.
     with conn.transaction(force_rollback=True):
         conn.execute("set transaction read only")
-        conn.execute("set local search_path = ''")  # so that every name is spelt out, and none is looked up elsewhere
+        # So that every name is spelt out, and none is looked up elsewhere, temporary objects last.
+        conn.execute("set local search_path = '', pg_temp")
         with conn.cursor(row_factory=scalar_row) as cursor:
             schemas = cursor.execute(query("audit_schemas")).fetchall()
         with conn.cursor(row_factory=tuple_row) as cursor:
             for name in RULES if rule is None else [rule]:
-                cursor.execute(query(f"audit_{name.replace('-', '_')}"), {"schemas": schemas})
+                cursor.execute(query(f"audit_{name.replace('-', '_')}"), {"schemas": schemas, "migrates": False})
                 findings += [Finding(name, *row) for row in cursor]
     return findings
+
+
+def judge_login(conn: _Connection) -> list[Finding]:
+    """Say whether the login of a connection, meant to be the importer's, can do more than importing.
+
+    Nothing is said before the first migration: there is no importer yet.
+    """
+    with conn.transaction(force_rollback=True), conn.cursor(row_factory=tuple_row) as cursor:
+        conn.execute("set local search_path = '', pg_temp")
+        return [Finding("login-role", *row) for row in cursor.execute(query("judge_login"))]

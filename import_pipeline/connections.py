@@ -20,7 +20,9 @@ from psycopg import generators
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
-"""How long the importer waits for a statement, or for a lock that somebody else holds."""
+"""How long the importer waits for a statement."""
+LONGEST_LOCK_SECONDS = 60.0
+"""How long the importer waits for a lock that somebody else holds."""
 IDLE_IN_TRANSACTION_SECONDS = 120
 """How long the server lets a transaction of ours wait for us: one whose importer is cut off would keep its locks, and
 with them the ids of its calls from the next run."""

@@ -138,11 +138,16 @@ def open_key_ring(*, is_embedded: bool) -> KeyRing:
             f"Credentials are kept encrypted, and {KEY_VARIABLE} holds no key. Make one with `{_NEW_KEY}`, keep it "
             "where you keep secrets, and set it for every process that imports."
         )
-    path = home() / _KEY_FILE
+    return KeyRing(file=ensure_key_file(_KEY_FILE))
+
+
+def ensure_key_file(name: str) -> Path:
+    """Return a file of the home that holds a key, made on first use."""
+    path = home() / name
     if not path.exists():
         with _key_file_beside(path, [Fernet.generate_key().decode()]) as beside, suppress(FileExistsError):
             os.link(beside, path)  # unless another process was faster
-    return KeyRing(file=path)
+    return path
 
 
 def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
@@ -154,18 +159,24 @@ def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
     Raises:
         ConfigurationError: One cannot be decrypted; nothing was changed.
     """
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(query("lock_credentials")).fetchall()
+    number = 0
+    with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
+        with acting_as(conn, None):
+            accounts = cursor.execute(query("find_accounts_with_credentials")).fetchall()
         old = ring.keys
         if ring.file is not None:
             # Both are in the file as long as rows of either kind may exist, so a crash half-way loses nothing.
             _replace_keys(ring.file, [Fernet.generate_key().decode(), *old])
-        for account_id, stored in rows:
-            secret = ring.encrypt(account_id, ring.decrypt(account_id, stored))
-            cursor.execute(query("renew_credential"), {"account_id": account_id, "secret": secret})
+        for account_id, user_id in accounts:
+            with acting_as(conn, user_id):  # the database shows a credential to its owner alone
+                stored = cursor.execute(query("lock_credential"), {"account_id": account_id}).fetchone()
+                if stored is not None:
+                    secret = ring.encrypt(account_id, ring.decrypt(account_id, stored[0]))
+                    cursor.execute(query("renew_credential"), {"account_id": account_id, "secret": secret})
+                    number += 1
     if ring.file is not None:
         _replace_keys(ring.file, [key for key in ring.keys if key not in old])
-    return len(rows)
+    return number
 
 
 def store_credential(

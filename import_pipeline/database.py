@@ -18,7 +18,10 @@ from import_pipeline.connections import BoundedConnection, connection_settings
 from import_pipeline.embedded import EmbeddedServer, open_server
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, PendingMigrationsError
 
-_NO_ADDRESS = "DATABASE_URL is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
+LOGIN_ROLE = "import_login"
+"""The importer's login, which can do nothing but become `import_worker`; see `sql/migrations/`."""
+OWNER_URL = "IMPORT_PIPELINE_MIGRATION_URL"
+_NO_ADDRESS = "{} is not the address of a PostgreSQL; it looks like postgresql://user@host:5432/database."
 _HISTORY_READABLE = """
 select has_table_privilege(pg_class.oid, 'select')
 from pg_catalog.pg_class
@@ -30,16 +33,26 @@ where nspname = 'import_pipeline' and relname = 'schema_migrations'
 class Database(AbstractContextManager["Database"]):
     """A handle on the database; as long as it is open, an embedded server keeps running.
 
+    It has two addresses. With the one of the importer's login everything is imported and read; only what takes the
+    owner's rights, as migrating, merging, erasing and creating users, is done with the owner's.
+
     Args:
         url: Address of the server, or None for the embedded one, which is started and migrated.
+
+    Attributes:
+        url: The importer's address.
+        owner_url: The owner's: on a server of the owner's what `IMPORT_PIPELINE_MIGRATION_URL` names, else the same.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self.server: EmbeddedServer | None = None
         if url is None:
             self.server = open_server()
-            url = self.server.url()
-        self.url = url
+            self.url, self.owner_url = self.server.url(login=LOGIN_ROLE), self.server.url()
+        else:
+            self.url, self.owner_url = url, url
+            if url == os.environ.get("DATABASE_URL"):
+                self.owner_url = _address(OWNER_URL) or url
 
     @property
     def is_embedded(self) -> bool:
@@ -47,20 +60,16 @@ class Database(AbstractContextManager["Database"]):
         return self.server is not None
 
     def connect(self) -> BoundedConnection:
-        """Open a connection in autocommit mode, without prepared statements or session state.
+        """Open a connection of the importer's, in autocommit mode, without prepared statements or session state.
 
         Raises:
             DatabaseUnavailableError: Nobody answers at the address, or it refuses the login.
         """
-        try:
-            return BoundedConnection.connect(self.url, **connection_settings())
-        except psycopg.ProgrammingError:
-            raise ConfigurationError(_NO_ADDRESS) from None  # the driver quotes the address, with its password
-        except psycopg.Error as error:
-            raise DatabaseUnavailableError(
-                f"The database could not be reached: {_first_line(error)}. Check DATABASE_URL, that the server runs, "
-                "and that it has connections free."
-            ) from error
+        return _connect(self.url, "DATABASE_URL")
+
+    def connect_as_owner(self) -> BoundedConnection:
+        """Open a connection of the owner's; else as `connect`."""
+        return _connect(self.owner_url, "DATABASE_URL" if self.owner_url == self.url else OWNER_URL)
 
     def require_migrated(self) -> None:
         """Bring the embedded database up to date; refuse to work on any other that is not.
@@ -69,7 +78,7 @@ class Database(AbstractContextManager["Database"]):
             PendingMigrationsError: A database of the owner's lacks migrations; only he decides when they run.
             MigrationError: The embedded one could not be migrated.
         """
-        with self.connect() as conn:
+        with self.connect_as_owner() if self.is_embedded else self.connect() as conn:
             # A login that is only a member of import_worker may not read the history: it imports, others migrate.
             readable = conn.execute(_HISTORY_READABLE).fetchone()
             if not self.is_embedded and readable is not None and not readable[0]:
@@ -116,13 +125,29 @@ def database_url() -> str | None:
     Raises:
         ConfigurationError: It is not the address of a PostgreSQL.
     """
-    url = os.environ.get("DATABASE_URL") or None
+    return _address("DATABASE_URL")
+
+
+def _address(variable: str) -> str | None:
+    url = os.environ.get(variable) or None
     try:
         conninfo_to_dict(url or "")
     except psycopg.ProgrammingError:
         # The driver's own words quote the address, and with it the password.
-        raise ConfigurationError(_NO_ADDRESS) from None
+        raise ConfigurationError(_NO_ADDRESS.format(variable)) from None
     return url
+
+
+def _connect(url: str, variable: str) -> BoundedConnection:
+    try:
+        return BoundedConnection.connect(url, **connection_settings())
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(_NO_ADDRESS.format(variable)) from None  # the driver quotes it, with its password
+    except psycopg.Error as error:
+        raise DatabaseUnavailableError(
+            f"The database could not be reached: {_first_line(error)}. Check {variable}, that the server runs, "
+            "and that it has connections free."
+        ) from error
 
 
 def _first_line(error: psycopg.Error) -> str:

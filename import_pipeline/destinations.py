@@ -31,7 +31,7 @@ class Destinations:
         self._found: dict[tuple[UUID | None, UUID | None], tuple[UUID, UUID | None] | BankError] = {}
 
     def resolve(self, record: StorableRecord) -> tuple[UUID, UUID | None]:
-        """Return bank and vault; no vault if the bank has no personal one and none is named.
+        """Return bank and vault; no vault if none is named and the user has no personal one in the bank.
 
         Raises:
             BankError: The record cannot go where it says, or does not say where of several.
@@ -58,7 +58,12 @@ class Destinations:
         if len(found) != 1:
             count = "no personal bank" if not found else f"{len(found)} personal banks"
             raise BankError(f"The user {self.user_id} has {count}; name the bank of the recording.")
-        bank, vault = found[0]
+        bank, vault, is_in_bank = found[0]
         if vault is None and vault_id is not None:
-            raise BankError(f"The vault {vault_id} is not in the bank {bank}.")
+            if not is_in_bank:
+                raise BankError(f"The vault {vault_id} is not in the bank {bank}.")
+            raise BankError(
+                f"The user {self.user_id} may not put recordings into the vault {vault_id}: that takes the role "
+                "vault_owner, vault_admin, manager or member there. Name another vault, or none for his own."
+            )
         return bank, vault

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,8 +23,10 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.accounts import create_user, ensure_account, find_account, find_user
 from import_pipeline.due import note_requests
-from import_pipeline.errors import UnknownUserError
-from import_pipeline.files import describe_os_error, display_path, find_files, is_unfinished, uri_to_path
+from import_pipeline.errors import AccountLockedError, UnknownUserError
+from import_pipeline.fences import Fence, Reach, names_of_user, own_fences
+from import_pipeline.files import display_path, find_files, is_unfinished, path_as_text, to_path
+from import_pipeline.records import SharedFolder
 from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_as
 
@@ -55,7 +57,7 @@ class UserFolder:
         path: Where it is.
         files: What could be imported, oldest first.
         young: How many files may still be written.
-        links: How many links were left out.
+        links: How many links were left out, hard ones too.
         problems: What could not be looked at, for a person.
     """
 
@@ -100,34 +102,31 @@ def scan_drop_folder(root: Path, settle_seconds: float) -> tuple[list[UserFolder
         OSError: The drop folder is not there or may not be read.
     """
     folders, strays = [], 0
-    with os.scandir(root) as entries:
+    everybody = Reach((Fence(root, is_dropped=True, is_permitted=True),), names=None, is_anywhere=True)
+    with everybody.open(root) as opened, os.scandir(opened.descriptor) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append(_scan_user(entry.name, Path(entry.path), settle_seconds))
+                reach = replace(everybody, names=names_of_user(entry.name))
+                folders.append(_scan_user(entry.name, root / entry.name, reach, settle_seconds))
             else:
                 strays += 1
     problems = [f"{strays} files or links that lie beside the users' folders"] if strays else []
     return folders, problems
 
 
-def _scan_user(user: str, path: Path, settle_seconds: float) -> UserFolder:
+def _scan_user(user: str, path: Path, reach: Reach, settle_seconds: float) -> UserFolder:
     folder = UserFolder(display_path(Path(user)), path)
     settled_before = time.time_ns() - int(settle_seconds * 1e9)
-    for found in find_files([path]):
-        if found.problem:
-            folder.problems.append(f"{display_path(found.path)}: {found.problem}")
-            continue
-        try:
-            status = found.path.lstat()
-        except FileNotFoundError:  # it was renamed or taken away between two looks
-            continue
-        except OSError as error:
-            folder.problems.append(f"{display_path(found.path)} {describe_os_error(error)}")
-            continue
-        if stat.S_ISLNK(status.st_mode):
+    for found in find_files([path], reach):
+        status = found.status
+        if status is not None and (stat.S_ISLNK(status.st_mode) or (status.st_nlink > 1 and not found.problem)):
             folder.links += 1
+        elif found.problem:
+            folder.problems.append(f"{display_path(found.path)}: {found.problem}")
+        elif status is None:  # it was renamed or taken away between two looks
+            continue
         # The time of change is the system's own; that of modification is whatever a program set it to.
         elif is_unfinished(found.path) or status.st_ctime_ns > settled_before:
             folder.young += 1
@@ -179,6 +178,8 @@ def find_drop_accounts(
             found[user] = accounts[user_id]
         except UnknownUserError:
             found[user] = "is nobody's e-mail address here"
+        except AccountLockedError:
+            found[user] = "has an account that another session has locked"
     return found
 
 
@@ -229,15 +230,44 @@ def find_due_files(
         rows = cursor.execute(query("find_due_items"), parameters).fetchall()
     found = []
     for place, due_at in rows:
-        path = uri_to_path(place) if place.startswith("file://") else Path(place)
+        path = to_path(place)
         if path.is_relative_to(folder):
             found.append(DroppedFile(path, _digest(f"due {due_at.timestamp()}/", path), 0))
     return found
 
 
 def note_request(conn: _Connection, account: DropAccount, request: str, files: Sequence[DroppedFile]) -> None:
-    """Note that files are asked for; if nothing comes of it, the account is not asked for again before a pause."""
+    """Note that files are asked for; if nothing comes of it, the account is not asked for again before a pause.
+
+    Raises:
+        AccountLockedError: Somebody else has locked the account's row; nothing is noted.
+    """
     with acting_as(conn, None):
+        if not note_requests(conn, [account.id]):
+            raise AccountLockedError
         parameters = {"account_id": account.id, "request": request, "versions": [file.version for file in files]}
         conn.execute(query("request_dropped_files"), parameters)
-        note_requests(conn, [account.id])
+
+
+def note_shared_folders(conn: _Connection) -> tuple[SharedFolder, ...]:
+    """Remember the folders that other people fill, as far as this process is told of them, and return all known ones.
+
+    So a command that is told of none, or a later run under another setting, reads there as carefully as this one.
+    """
+    with acting_as(conn, None):
+        for fence in own_fences():
+            parameters = {"path": path_as_text(fence.folder), "is_dropped": fence.is_dropped}
+            conn.execute(query("note_shared_folder"), parameters)
+        return _find_shared_folders(conn)
+
+
+def reach_of_command(conn: _Connection) -> Reach:
+    """Return what a command may read that looks for what became of a file."""
+    with acting_as(conn, None):
+        known = [Fence(to_path(each.path), is_dropped=each.is_dropped) for each in _find_shared_folders(conn)]
+    return Reach((*own_fences(), *known), names=None, is_anywhere=True)
+
+
+def _find_shared_folders(conn: _Connection) -> tuple[SharedFolder, ...]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return tuple(SharedFolder(*row) for row in cursor.execute(query("find_shared_folders")))

@@ -8,6 +8,7 @@ fails, crashes or never starts is asked for again after a pause that grows. Time
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,15 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from import_pipeline.errors import ErrorClass
 from import_pipeline.records import Account
 from import_pipeline.settings import number_setting
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
+
+_logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = timedelta(minutes=5)
 """How long after asking for a run it is asked for again, if nothing came of it; it doubles every time."""
@@ -83,7 +86,7 @@ def request_runs(
 ) -> tuple[list[Request], DueCounts]:
     """Ask for runs of the accounts that are due, longest due first, and note that they were asked for.
 
-    Two that ask at once get different accounts.
+    Two that ask at once get different accounts. One whose row somebody has locked is left to the next time.
 
     Args:
         conn: An idle connection.
@@ -103,15 +106,13 @@ def request_runs(
         "limit": most * size,
     }
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"import_pipeline.polls/{source_app}",)
-        )
+        # Nobody who has no right to this table can hold the lock, and who settles a run need not wait for it.
+        cursor.execute("lock table import_pipeline.polls in share update exclusive mode")
         rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
         counts = DueCounts(*rows[0][:4])
         groups = group_accounts([DueAccount(*row[4:]) for row in rows if row[4]], size)[:most]
-        if not groups:
-            return [], counts
-        note_requests(conn, [account.id for group in groups for account in group])
+        noted = note_requests(conn, [account.id for group in groups for account in group])
+        groups = [kept for group in groups if (kept := [account for account in group if account.id in noted])]
         (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
     requests = [
         Request(_key(source_app, now, group), [account.user_id for account in group], group[0].is_new)
@@ -120,14 +121,18 @@ def request_runs(
     return requests, counts
 
 
-def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) -> None:
+def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) -> set[UUID]:
     """Note that runs are asked for; until each comes to its end it is asked for again only after a growing pause.
 
     Args:
         conn: In a transaction of `acting_as`.
         account_ids: The accounts.
+
+    Returns:
+        Those of them of which it is noted: all but what somebody else has locked.
     """
-    conn.execute(query("request_polls"), {"account_ids": list(account_ids)} | _PAUSES)
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return set(cursor.execute(query("request_polls"), {"account_ids": list(account_ids)} | _PAUSES))
 
 
 def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAccount]]:
@@ -177,8 +182,11 @@ def settle_poll(
         parameters |= {"shortest_pause": shortest.total_seconds()} | _PAUSES
     else:
         return
-    with acting_as(conn, account.user_id):
-        conn.execute(query(name), parameters)
+    try:
+        with acting_as(conn, account.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS):
+            conn.execute(query(name), parameters)
+    except psycopg.errors.LockNotAvailable:
+        _logger.warning("%s: another session has locked the account, which is due again at once.", account.label)
 
 
 def pause_poll(conn: psycopg.Connection[Any], account_id: UUID) -> None:

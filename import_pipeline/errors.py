@@ -63,8 +63,12 @@ class SourceUnavailableError(ImportPipelineError):
     exit_code = 3
 
 
+class AccountLockedError(ImportPipelineError):
+    """Another session has locked the row of this account; it is tried again by itself, or mend what keeps it locked."""
+
+
 class StagedFileError(ImportPipelineError):
-    """What an earlier step left for this one cannot be read: execute all steps of the run again."""
+    """What an earlier step left for this one is not there as it was left: execute all steps of the run again."""
 
 
 class StoppedError(ImportPipelineError):

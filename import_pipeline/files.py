@@ -1,6 +1,7 @@
 """Files as a source: finding them, telling whether they are complete, and knowing them by their content.
 
-Reads only, never moves or deletes. What a file means is the business of `transcripts/` and of the connector.
+Reads only, never moves or deletes. What may be opened is the business of `fences.py`, what a file means that of
+`transcripts/` and of the connector.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import fcntl
 import hashlib
 import os
 import signal
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
+
+from import_pipeline.fences import ANYWHERE, IS_LINK, Opened, Reach, RefusedError
 
 SETTLE_SECONDS = 2.0
 """A file changed more recently than this may still be written; `IMPORT_PIPELINE_SETTLE_SECONDS`."""
@@ -25,6 +26,7 @@ SETTLE_SECONDS = 2.0
 _UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".tmp")
 _HIDDEN_PREFIXES = (".", "~$")
 _PIECE = 1 << 20
+_NO_NAME = "has a name that no file can have"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class FoundFile:
         modified_at: Seconds since the epoch.
         waiting: Why it is left alone for now.
         problem: Why it cannot be read at all, for a person.
+        status: What its folder says of it, of a link that of the link itself; None where it was named.
     """
 
     path: Path
@@ -46,23 +49,38 @@ class FoundFile:
     modified_at: float = 0.0
     waiting: str | None = None
     problem: str | None = None
+    status: os.stat_result | None = None
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
+def find_files(
+    paths: Iterable[Path], reach: Reach = ANYWHERE, *, leaves_out_missing: bool = False
+) -> Iterator[FoundFile]:
     """Yield the files among and below some paths, in the order of their names; hidden ones in folders are left out.
 
     What cannot be read is yielded with its problem, never left out: an item that nobody hears of would be lost.
+
+    Args:
+        paths: Absolute.
+        reach: What may be opened.
+        leaves_out_missing: Files that were named and are not there are no matter.
+
+    Raises:
+        NotPermittedError: This process may not read at one of the paths.
     """
     for path in paths:
         try:
-            is_folder = path.is_dir()
+            with reach.open(path) as opened:
+                if opened.is_folder:
+                    yield from _walk(opened, reach)
+                else:
+                    yield FoundFile(opened.path)
+        except FileNotFoundError as error:
+            if not leaves_out_missing:
+                yield FoundFile(path, problem=describe_os_error(error))
         except OSError as error:  # no right to look there, or a path that is too long
             yield FoundFile(path, problem=describe_os_error(error))
-            continue
-        if is_folder:
-            yield from _walk(path)
-        else:
-            yield FoundFile(path)
+        except ValueError:
+            yield FoundFile(path, problem=_NO_NAME)
 
 
 def is_unfinished(path: Path) -> bool:
@@ -71,78 +89,89 @@ def is_unfinished(path: Path) -> bool:
 
 
 def inspect_file(
-    found: FoundFile,
-    *,
-    size_limit_bytes: int,
-    settle_seconds: float = SETTLE_SECONDS,
-    within: Path | None = None,
+    found: FoundFile, *, size_limit_bytes: int, settle_seconds: float = SETTLE_SECONDS, reach: Reach = ANYWHERE
 ) -> FoundFile:
-    """Hash a file once it is complete.
+    """Hash a file once it is complete; whatever is said of it is asked of the file that is open.
 
     Args:
         found: From `find_files`.
         size_limit_bytes: Longer files are not read.
         settle_seconds: How long a file must have been left alone; a younger one is given this time.
-        within: The folder, itself no link, that the file must lie in whatever links say.
+        reach: What may be opened.
+
+    Raises:
+        NotPermittedError: This process may not read there.
     """
     path = found.path
     if found.problem:
         return found
-    if is_unfinished(path):
-        return FoundFile(path, waiting="it is being downloaded or copied")
     try:
-        before = path.stat()
-        if not stat.S_ISREG(before.st_mode):
-            return FoundFile(path, problem="is not a regular file")
-        age = time.time() - before.st_mtime
-        if 0 <= age < settle_seconds:
-            time.sleep(settle_seconds - age)
-            if _has_changed(before, path.stat()):
+        with reach.open(path) as opened:
+            file = _inspect(opened, size_limit_bytes, settle_seconds)
+        if file.sha256 is None:
+            return file
+        with reach.open(path) as again:  # another one may have taken its place meanwhile
+            if _has_changed(opened.status, again.status):
                 return FoundFile(path, waiting="it is still being written")
-        if is_open_for_writing(path):
-            return FoundFile(path, waiting="another program has it open for writing")
-        if before.st_size > size_limit_bytes:
-            return FoundFile(
-                path,
-                size_bytes=before.st_size,
-                modified_at=before.st_mtime,
-                problem=f"is {before.st_size / 1e6:,.0f} MB long; at most {size_limit_bytes / 1e6:,.0f} MB are "
-                "accepted (IMPORT_PIPELINE_MAX_FILE_MB)",
-            )
-        digest = _hash(path, before.st_size, within)
-        if _has_changed(before, path.stat()):
-            return FoundFile(path, waiting="it is still being written")
-    except _OutsideError:
-        return FoundFile(path, problem="is a link that leads out of the folder")
     except OSError as error:
         return FoundFile(path, problem=describe_os_error(error))
     except ValueError:
-        return FoundFile(path, problem="has a name that no file can have")
-    return FoundFile(path, digest, before.st_size, before.st_mtime)
+        return FoundFile(path, problem=_NO_NAME)
+    return file
 
 
-def read_file(path: Path, sha256: str, size_bytes: int) -> bytes | None:
+def _inspect(opened: Opened, size_limit_bytes: int, settle_seconds: float) -> FoundFile:
+    path, status = opened.path, opened.status
+    if opened.is_folder:
+        return FoundFile(path, problem="is not a regular file")
+    if is_unfinished(path):
+        return FoundFile(path, waiting="it is being downloaded or copied")
+    age = time.time() - status.st_mtime
+    if 0 <= age < settle_seconds:
+        time.sleep(settle_seconds - age)
+        if _has_changed(status, os.fstat(opened.descriptor)):
+            return FoundFile(path, waiting="it is still being written")
+    if is_open_for_writing(opened.descriptor):
+        return FoundFile(path, waiting="another program has it open for writing")
+    if status.st_size > size_limit_bytes:
+        return FoundFile(
+            path,
+            size_bytes=status.st_size,
+            modified_at=status.st_mtime,
+            problem=f"is {status.st_size / 1e6:,.0f} MB long; at most {size_limit_bytes / 1e6:,.0f} MB are "
+            "accepted (IMPORT_PIPELINE_MAX_FILE_MB)",
+        )
+    digest = _hash(opened)
+    if _has_changed(status, os.fstat(opened.descriptor)):
+        return FoundFile(path, waiting="it is still being written")
+    return FoundFile(path, digest, status.st_size, status.st_mtime)
+
+
+def read_file(path: Path, sha256: str, size_bytes: int, reach: Reach = ANYWHERE) -> bytes | None:
     """Return the content of a file, or None if it is no longer what was hashed, however large it has become.
 
     Raises:
+        NotPermittedError: This process may not read there.
         OSError: It cannot be read.
     """
-    with _open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size != size_bytes:
+    with reach.open(path) as opened:
+        if opened.is_folder:
+            raise RefusedError("is not a regular file any more")
+        if opened.status.st_size != size_bytes:
             return None
-        data = file.read(size_bytes)
+        with os.fdopen(opened.descriptor, "rb", closefd=False) as file:
+            data = file.read(size_bytes)
     return data if len(data) == size_bytes and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
-def is_open_for_writing(path: Path) -> bool:
-    """Say whether some process has a file open for writing, as far as the system can tell.
+def is_open_for_writing(descriptor: int) -> bool:
+    """Say whether some process has a file that is open here for reading open for writing, as far as the system tells.
 
     Linux grants a read lease only on a file that nobody writes. Elsewhere, on network file systems and on files of
     others the question has no answer, and the time since the last change must do.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         # Who opens the file while we hold the lease breaks it, and the default signal for that would kill us.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
@@ -150,18 +179,18 @@ def is_open_for_writing(path: Path) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return error.errno in (errno.EAGAIN, errno.EBUSY)
-    finally:
-        os.close(descriptor)
     return False
 
 
-def ids_of_file(name: str) -> list[str]:
-    """Return under what a file may be known to the ledger: its path, its address and its content."""
+def ids_of_file(name: str, reach: Reach = ANYWHERE) -> list[str]:
+    """Return under what a file may be known to the ledger: path, address and, if it may be read, content."""
     path = Path(name).absolute()
     ids = [display_path(path), path_to_uri(path)]
-    with suppress(OSError):  # not a file, or gone by now; its path may still be known
-        if path.is_file():
-            ids.append(_hash(path, path.stat().st_size))
+    with suppress(OSError, ValueError), reach.open(path) as opened:  # not a file, or gone; its path may still be known
+        if opened.path != path:
+            ids += [display_path(opened.path), path_to_uri(opened.path)]
+        if not opened.is_folder:
+            ids.append(_hash(opened))
     return ids
 
 
@@ -186,8 +215,15 @@ def path_as_text(path: Path) -> str:
     return shown if shown == str(path) else path_to_uri(path)
 
 
+def to_path(text: str) -> Path:
+    """Return the path that `path_as_text` wrote."""
+    return uri_to_path(text) if text.startswith("file://") else Path(text)
+
+
 def describe_os_error(error: OSError) -> str:
     """Say in words why a file cannot be read."""
+    if isinstance(error, RefusedError):
+        return str(error)
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return "is not there any more; it was moved or deleted"
@@ -199,65 +235,83 @@ def describe_os_error(error: OSError) -> str:
             return f"cannot be read: {os.strerror(error.errno) if error.errno else type(error).__name__}"
 
 
-def _walk(folder: Path) -> Iterator[FoundFile]:
-    pending: list[tuple[str, bool]] = [
-        (str(folder), True)
-    ]  # a list and no recursion: folders nest deeper than calls may
-    while pending:
-        path, is_folder = pending.pop()
-        if not is_folder:
-            yield FoundFile(Path(path))
-            continue
-        try:
-            with os.scandir(path) as found:
-                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
-        except OSError as error:
-            yield FoundFile(Path(path), problem=f"folder {describe_os_error(error)}")
-            continue
-        for entry in entries:
-            # A link to a folder is not followed: it may lead out of the folder that was named, or round in a circle.
-            if not entry.name.startswith(_HIDDEN_PREFIXES) and not _is_link_to_folder(entry):
-                pending.append((entry.path, entry.is_dir(follow_symlinks=False)))
+def _walk(top: Opened, reach: Reach) -> Iterator[FoundFile]:
+    """Yield what lies in and below a folder, each folder opened from the one before it.
+
+    A list and no recursion, and one folder open at a time: folders nest deeper than calls and descriptors may.
+    """
+    pending: list[FoundFile | Path] = []  # files, and paths of folders
+    folder = top
+    try:
+        while True:
+            try:
+                pending += _list(folder)
+            except OSError as error:
+                yield FoundFile(folder.path, problem=f"folder {describe_os_error(error)}")
+            while pending:
+                found = pending.pop()
+                if isinstance(found, FoundFile):
+                    yield found
+                    continue
+                try:
+                    is_next = found.parent == folder.path
+                    inner = reach.step(folder, found.name) if is_next else reach.enter(found)
+                except OSError as error:
+                    yield FoundFile(found, problem=f"folder {describe_os_error(error)}")
+                    continue
+                if not inner.is_folder:  # it has become a file
+                    inner.close()
+                    yield FoundFile(found)
+                    continue
+                if folder is not top:
+                    folder.close()
+                folder = inner
+                break
+            else:
+                return
+    finally:
+        if folder is not top:
+            folder.close()
+
+
+def _list(folder: Opened) -> list[FoundFile | Path]:
+    """Return what lies in a folder, last name first; of links below a fence not where they lead."""
+    found: list[FoundFile | Path] = []
+    with os.scandir(folder.descriptor) as entries:
+        for entry in sorted(entries, key=lambda each: each.name, reverse=True):
+            if entry.name.startswith(_HIDDEN_PREFIXES):
+                continue
+            path = folder.path / entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    found.append(path)
+                elif not entry.is_symlink():
+                    found.append(FoundFile(path, status=entry.stat(follow_symlinks=False)))
+                elif folder.fence is not None:
+                    found.append(FoundFile(path, problem=IS_LINK, status=entry.stat(follow_symlinks=False)))
+                # A link to a folder is not followed: it may lead out of the folder that was named, or in a circle.
+                elif not _is_link_to_folder(entry):
+                    found.append(FoundFile(path))
+            except FileNotFoundError:  # taken away between two looks, which is told when it is opened
+                found.append(FoundFile(path))
+    return found
 
 
 def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_symlink() and entry.is_dir()
+        return entry.is_dir()
     except OSError:  # a link that leads nowhere is found, to be reported
         return False
 
 
-class _OutsideError(OSError):
-    """A file lies elsewhere than its path says."""
-
-
-def _hash(path: Path, size_bytes: int, within: Path | None = None) -> str:
+def _hash(opened: Opened) -> str:
     """Hash as much of a file as it is said to be long: some grow while they are read, some of the system never end."""
-    digest = hashlib.sha256()
-    with _open_regular(path) as file:
-        if within is not None and not _real_path(file, path).is_relative_to(within.parent.resolve() / within.name):
-            raise _OutsideError
-        while size_bytes > 0 and (piece := file.read(min(size_bytes, _PIECE))):
+    digest, left = hashlib.sha256(), opened.status.st_size
+    with os.fdopen(opened.descriptor, "rb", closefd=False) as file:
+        while left > 0 and (piece := file.read(min(left, _PIECE))):
             digest.update(piece)
-            size_bytes -= len(piece)
+            left -= len(piece)
     return digest.hexdigest()
-
-
-def _open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; a pipe that has taken its place meanwhile is an error and nothing to wait at."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is not a regular file any more")
-    return os.fdopen(descriptor, "rb")
-
-
-def _real_path(file: BufferedReader, path: Path) -> Path:
-    """Return where an open file lies; its path may lead elsewhere by now."""
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))
-    except OSError:  # not Linux
-        return path.resolve()
 
 
 def _has_changed(before: os.stat_result, after: os.stat_result) -> bool:

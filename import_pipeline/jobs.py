@@ -61,7 +61,7 @@ class MigrateConfig(dg.Config):
 @dg.op(description="Applies the pending migrations of `sql/migrations/`; fails if somebody changed what they made.")
 def apply_migrations(context: dg.OpExecutionContext, config: MigrateConfig, postgres: PostgresResource) -> list[str]:
     """Return the versions that were applied now."""
-    with postgres.connection_for_migration() as conn:
+    with postgres.connection_as_owner() as conn:
         pending = [] if config.check_only or config.agreed else migrations.find_pending(conn)
         if pending and (changes := find_changes(conn)):
             raise dg.Failure(

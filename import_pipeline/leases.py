@@ -23,10 +23,10 @@ import psutil
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.errors import DatabaseUnavailableError, ImportPipelineError
+from import_pipeline.errors import AccountLockedError, DatabaseUnavailableError, ImportPipelineError
 from import_pipeline.rate_budgets import Connect, Lane
 from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 
 LEASE_SECONDS = 90.0
 """Silence after which a lease may be taken over."""
@@ -38,6 +38,9 @@ RETURN_WAIT_SECONDS = 3600.0
 """How long a run over history waits in the middle of its work for what it lent."""
 LOOK_SECONDS = 1.0
 """How often a run over history looks whether somebody waits for it."""
+
+LOCKED = "another session has locked its row"
+"""What `LeaseKeeper.take` says of an account whose row somebody keeps locked."""
 
 _PAUSE_SECONDS = 0.5
 _ASKED_WITHIN_SECONDS = 5.0
@@ -89,25 +92,33 @@ class LeaseKeeper:
             wait_seconds: How long to wait at most, for all of them together.
 
         Returns:
-            For each account that could not be taken, a sentence that says who has it.
+            For each account that could not be taken, a sentence that says who has it; `LOCKED`, for which nothing is
+            waited, if the account's row is kept from us.
         """
         ends_at = time.monotonic() + wait_seconds
         refused = dict.fromkeys(account_ids, "")
+        locked: dict[UUID, str] = {}
         while True:
             with self._connect() as conn:
                 for account_id in list(refused):
                     with self._lock:
-                        refusal = acquire_lease(
-                            conn, account_id, self._holder, lane=self._lane, is_run_over=self._is_run_over
-                        )
+                        try:
+                            refusal = acquire_lease(
+                                conn, account_id, self._holder, lane=self._lane, is_run_over=self._is_run_over
+                            )
+                        except AccountLockedError:
+                            refusal = LOCKED
                         if refusal is None:
                             self._held.add(account_id)
                     if refusal is None:
                         del refused[account_id]
+                    elif refusal is LOCKED:
+                        del refused[account_id]
+                        locked[account_id] = refusal
                     else:
                         refused[account_id] = refusal
             if not refused or time.monotonic() >= ends_at:
-                return refused
+                return refused | locked
             time.sleep(_PAUSE_SECONDS)
 
     def require(self, account_id: UUID) -> None:
@@ -171,6 +182,9 @@ def acquire_lease(
 
     Returns:
         None when the lease is ours, else a sentence that says who has it.
+
+    Raises:
+        AccountLockedError: Somebody has locked the account's row, to which the lease refers.
     """
     abandoned_by: str | None = None
     asks = {
@@ -181,13 +195,19 @@ def acquire_lease(
         "seconds": LEASE_SECONDS,
     }
     while True:
-        with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(query("acquire_lease"), asks | {"abandoned_by": abandoned_by})
-            if cursor.fetchone():
-                return None
-            held = cursor.execute(query("find_lease"), {"account_id": account_id}).fetchone()
-            if lane == "live":
-                cursor.execute(query("want_lease"), asks)
+        try:
+            with (
+                acting_as(conn, None, lock_seconds=ACCOUNT_LOCK_SECONDS),
+                conn.cursor(row_factory=tuple_row) as cursor,
+            ):
+                cursor.execute(query("acquire_lease"), asks | {"abandoned_by": abandoned_by})
+                if cursor.fetchone():
+                    return None
+                held = cursor.execute(query("find_lease"), {"account_id": account_id}).fetchone()
+                if lane == "live":
+                    cursor.execute(query("want_lease"), asks)
+        except psycopg.errors.LockNotAvailable:
+            raise AccountLockedError from None
         if held is None:
             continue
         other, process, heartbeat_at = held

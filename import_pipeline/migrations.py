@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 IMPORT_KEY = "recordings_import_key"
 """The unique index that makes "exactly once" true."""
 
+_OWN_PATH = "set local search_path = '', pg_temp"
+"""Nothing that somebody planted is asked. Temporary types, which a pooled session may have from another client, come
+last: else the names of PostgreSQL's own would be written otherwise, and taken for the others."""
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
 _INDEX = re.compile(r"^create (?:unique )?index [^;]*", re.MULTILINE)
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
@@ -253,7 +256,7 @@ def _apply_next(
         conn.execute(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'")
         conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
         conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
-        conn.execute("set local search_path = ''")
+        conn.execute(_OWN_PATH)
 
         history = _read_history(conn)
         status = _status(conn, history, migrations)
@@ -266,6 +269,7 @@ def _apply_next(
 
         migration = status.pending[0]
         current.append(migration)
+        _require_own_objects(conn)
         before = _describe(conn) if history else {}
         conn.execute(_INDEX.sub(_leave_empty, migration.sql) if is_rehearsal else migration.sql)
         expected = _expected_after(_recorded_objects(conn) if history else {}, before, _describe(conn))
@@ -273,13 +277,28 @@ def _apply_next(
         return migration
 
 
+def _require_own_objects(conn: Connection) -> None:
+    """Refuse a database in which others own what our policies trust; asked before the first file as before any other.
+
+    Raises:
+        MigrationError: They do.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(query("audit_foreign_owners"), {"migrates": True}).fetchall()
+    if found:
+        problems = "\n".join(f"{name}: {problem}" for _, name, problem, _ in found)
+        raise MigrationError(
+            f"Nothing was changed, because what policies trust must not belong to others:\n{problems}\nLook at what is "
+            "there, then make it belong to the role that migrates, or migrate as the role that it belongs to."
+        )
+
+
 @contextmanager
 def reading(conn: Connection) -> Iterator[None]:
     """Ask about a database in a transaction that changes nothing."""
     with _translated(), conn.transaction(force_rollback=True):
-        # Nothing that somebody planted is asked; undone at the end.
         conn.execute("set local statement_timeout = 0")
-        conn.execute("set local search_path = ''")
+        conn.execute(_OWN_PATH)  # undone at the end
         yield
 
 
@@ -409,7 +428,7 @@ def _describe(conn: Connection) -> dict[str, str]:
     """Return our objects in the catalogue with their definitions."""
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         [search_path] = cursor.execute("select current_setting('search_path')").fetchone() or [""]
-        cursor.execute("set local search_path = ''")
+        cursor.execute(_OWN_PATH)
         rows = cursor.execute(query("describe_schema")).fetchall()
         cursor.execute("select set_config('search_path', %s, true)", [search_path])
     return dict(rows)

@@ -6,7 +6,7 @@ It lends pooled connections and delegates to the functions of the same names; th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -82,12 +82,6 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self._database is not None and self.checks_migrations and not self._is_migrated:
             self._database.require_migrated()
             self._is_migrated = True
-        with self.connection_for_migration() as conn:
-            yield conn
-
-    @contextmanager
-    def connection_for_migration(self) -> Iterator[psycopg.Connection[Any]]:
-        """Lend a connection to a database that may lack migrations: only for applying them."""
         if self._pool is None:
             with open_database(self.url or None) as database, database.connect() as conn:
                 yield conn
@@ -109,6 +103,13 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             if is_trouble(error):
                 raise DatabaseUnavailableError(f"The database failed: {told}.") from None
             raise type(error)(told) from None
+
+    @contextmanager
+    def connection_as_owner(self) -> Iterator[psycopg.Connection[Any]]:
+        """Open a connection of the owner's, to a database that may lack migrations: for what the importer may not."""
+        with ExitStack() as stack:
+            database = self._database or stack.enter_context(Database(self.url or database_url()))
+            yield stack.enter_context(database.connect_as_owner())
 
     def _explain_absence(self) -> None:
         """Raise why no connection can be opened, which the pool keeps to itself, if one still cannot be."""

@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.errors import ConfigurationError, RateLimitedError, ReconnectError
+from import_pipeline.errors import AccountLockedError, ConfigurationError, RateLimitedError, ReconnectError
 from import_pipeline.settings import setting_name, source_setting
 from import_pipeline.sql import query
 from import_pipeline.tenancy import acting_at_once
@@ -179,6 +179,8 @@ class RateBudget:
                 return cursor.fetchone()
         except (psycopg.errors.ForeignKeyViolation, psycopg.errors.NoDataFound):
             raise ReconnectError("The account was deleted meanwhile; connect the source again.") from None
+        except psycopg.errors.LockNotAvailable:
+            raise AccountLockedError from None
 
     def _allowed(self, limit: RateLimit) -> int:
         if self._lane == "history" and limit.per >= _RESERVED_FROM:

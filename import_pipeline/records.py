@@ -108,11 +108,20 @@ class InsertResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedFolder:
+    """A folder that other people fill: the drop folder, or one from which the UI may upload."""
+
+    path: str
+    is_dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One user's connection to a source, opened by one run. Holds references only, never a secret.
 
     `opened_at` is the database's time when the run took the account: the cursor moves to it at the end. An account
     with a `problem` is not worked on; the run reports it. `problem_class` is None where another run has the account.
+    `shared_folders` are folders of this machine that other people fill, as far as the database knows of them.
     """
 
     id: UUID
@@ -126,6 +135,7 @@ class Account:
     options: JsonObject = field(default_factory=dict)
     problem: str | None = None
     problem_class: ErrorClass | None = None
+    shared_folders: tuple[SharedFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,12 +318,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What became of one batch, counted from the ledger after its commit."""
+    """What became of one batch, counted from the ledger after its commit; the problem is what kept a part from it."""
 
     account_id: UUID
     number: int
     counts: Counts
     without_vault_entry: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-"""Where op outputs wait for the next op: compressed JSON Lines under a `UPath`, written and read one line at a time.
+"""Where op outputs wait for the next op: sealed JSON Lines under a `UPath`, written and read one line at a time.
 
-The I/O manager knows the types of `records.py` and nothing of their meaning. Staged files hold transcripts: folders
-are 0700, files 0600; `insert` removes those of its batch after its commit, `remove_old` what crashes left behind.
+The I/O manager knows the types of `records.py` and nothing of their meaning. Staged files hold transcripts, and what
+they say is done: each is sealed (`sealing.py`) for its run, step and output, and read only once all of it is genuine.
+Folders are 0700, files 0600, in a folder that is ours alone; `insert` removes those of its batch after its commit,
+`remove_old` what crashes left behind.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from upath import UPath
 
 from import_pipeline.embedded import home
 from import_pipeline.errors import StagedFileError
+from import_pipeline.private_folders import require_private
 from import_pipeline.records import (
     Account,
     Batch,
@@ -41,10 +44,12 @@ from import_pipeline.records import (
     Stream,
     Waiting,
 )
+from import_pipeline.sealing import SealedReader, SealedWriter, sealing_keys
 
 STAGED_FOR = timedelta(days=3)
 """How long what a broken run staged is kept for a re-execution."""
 
+_PARTIAL = ".partial"
 _STREAM, _VALUE = b"stream\n", b"value\n"
 _batch = TypeAdapter(Batch)
 _item: TypeAdapter[Any] = TypeAdapter(
@@ -54,7 +59,7 @@ _value: TypeAdapter[Any] = TypeAdapter(list[Account] | list[Listing] | BatchSumm
 
 
 class StreamIOManager(dg.ConfigurableIOManager):
-    """Writes each op's output as one file `base/<run>/<step>/<output>.jsonl.zst`, whole or not at all.
+    """Writes each op's output as one file `base/<run>/<step>/<output>.sealed`, whole or not at all.
 
     Args:
         base: A folder or any address `universal_pathlib` knows (`s3://…`), private to the importer. Empty means
@@ -102,30 +107,45 @@ class StreamIOManager(dg.ConfigurableIOManager):
         """Return where the files are, at the time of the run."""
         return self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")
 
+    def private_base(self) -> str:
+        """Return where the files are, made if it is missing.
+
+        Raises:
+            ConfigurationError: It is a folder of this machine, and others may write there or put another in its place.
+        """
+        base = UPath(self.resolve_base())
+        if _is_local(base):
+            _make_private_folder(base)
+            require_private(Path(base.path))
+        return self.resolve_base()
+
     def read_accounts(self, run_id: str) -> list[Account] | None:
         """Return the accounts that `connect` opened in a run, or None if it did not come so far."""
         path = self._path((run_id, "connect", "result"))
         return read_output(path) if path.exists() else None
 
     def _path(self, identifier: Iterable[str]) -> UPath:
-        *folders, name = [_file_name(part) for part in identifier]
-        return UPath(self.resolve_base()).joinpath(*folders) / f"{name}.jsonl.zst"
+        run_id, step, *output = [_file_name(part) for part in identifier]
+        return UPath(self.private_base()) / run_id / step / f"{'.'.join(output)}.sealed"
 
 
 def write_output(path: UPath, obj: Any) -> None:
     """Write one op output; a failure half-way leaves nothing behind."""
     _make_private_folder(path.parent)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     try:
-        with _open_private(partial) as raw, zstandard.ZstdCompressor(level=1).stream_writer(raw) as out:
-            if isinstance(obj, Stream):
-                out.write(_STREAM + _batch.dump_json(obj.batch) + b"\n")
-                for item in obj.items:
-                    out.write(_item.dump_json(item))
-                    out.write(b"\n")
-                    del item  # before the next one comes into being: each may be large
-            else:
-                out.write(_VALUE + _value.dump_json(obj) + b"\n")
+        with _open_private(partial) as raw:
+            sealed = SealedWriter(raw, _place(path), sealing_keys())
+            with zstandard.ZstdCompressor(level=1).stream_writer(sealed, closefd=False) as out:  # type: ignore[arg-type]
+                if isinstance(obj, Stream):
+                    out.write(_STREAM + _batch.dump_json(obj.batch) + b"\n")
+                    for item in obj.items:
+                        out.write(_item.dump_json(item))
+                        out.write(b"\n")
+                        del item  # before the next one comes into being: each may be large
+                else:
+                    out.write(_VALUE + _value.dump_json(obj) + b"\n")
+            sealed.finish()
     except BaseException:
         if isinstance(obj, Stream) and isinstance(obj.items, Generator):
             obj.items.close()  # else its threads would go on for as long as somebody remembers the error
@@ -136,7 +156,13 @@ def write_output(path: UPath, obj: Any) -> None:
 
 
 def read_output(path: UPath) -> Any:
-    """Read one op output. The items of a stream are read, and its file stays open, while they are consumed."""
+    """Read one op output. The items of a stream are read, and its file stays open, while they are consumed.
+
+    Raises:
+        StagedFileError: It is not as it was written here, for this place, by who has the keys; nothing of it is used.
+    """
+    with path.open("rb") as raw:
+        SealedReader(raw, _place(path), sealing_keys()).verify()
     lines = _read_lines(path)
     if next(lines) == _STREAM:
         return Stream(_parse(_batch, next(lines)), (_parse(_item, line) for line in lines))
@@ -178,7 +204,7 @@ def remove_old(base: str, older_than: timedelta) -> int:
 
 def _is_about(run: UPath, account_ids: Collection[UUID]) -> bool:
     """Say whether one of the accounts is named at the head of anything that a run staged."""
-    for path in run.rglob("*.zst*"):
+    for path in run.rglob("*.sealed*"):
         with suppress(FileNotFoundError, StopIteration, StagedFileError, zstandard.ZstdError):  # removed, or cut off
             lines = _read_lines(path)
             if next(lines) == _STREAM:
@@ -201,8 +227,15 @@ def _last_write(run: Path) -> float:
 
 
 def _read_lines(path: UPath) -> Iterator[bytes]:
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-        yield from io.BufferedReader(reader, buffer_size=1 << 20)
+    with path.open("rb") as raw:
+        sealed: Any = SealedReader(raw, _place(path), sealing_keys())
+        with zstandard.ZstdDecompressor().stream_reader(sealed) as reader:
+            yield from io.BufferedReader(reader, buffer_size=1 << 20)
+
+
+def _place(path: UPath) -> str:
+    """Return what a file is sealed for: its run, step and output, wherever the base may be."""
+    return "/".join(path.parts[-3:]).removesuffix(_PARTIAL)
 
 
 def _file_name(part: str) -> str:
@@ -222,7 +255,9 @@ def _make_private_folder(folder: UPath) -> None:
 def _open_private(path: UPath) -> IO[bytes]:
     if not _is_local(path):
         return path.open("wb")
-    return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    with suppress(FileNotFoundError):
+        os.unlink(str(path))  # what a crash left
+    return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
 
 
 def _remove_tree(folder: UPath) -> None:

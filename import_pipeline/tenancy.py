@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,7 @@ from psycopg.rows import dict_row, tuple_row
 
 from import_pipeline.connections import (
     IDLE_IN_TRANSACTION_SECONDS,
+    LONGEST_LOCK_SECONDS,
     BoundedConnection,
     pipeline_of,
     prepares,
@@ -27,16 +28,36 @@ from import_pipeline.connections import (
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.sql import query
 
+
+class _Session(NamedTuple):
+    """What stays the same for a connection: whether strangers may steer names, and its own limit for locks, if any."""
+
+    path_is_open: bool
+    lock_milliseconds: int
+
+
 WORKER_ROLE = "import_worker"
-_path_is_open: WeakKeyDictionary[psycopg.Connection[Any], bool] = WeakKeyDictionary()
+ACCOUNT_LOCK_SECONDS = 1.0
+"""How long to wait for rows that a user may lock for as long as he likes: that of his account, and his progress."""
+
+
+_sessions: WeakKeyDictionary[psycopg.Connection[Any], _Session] = WeakKeyDictionary()
 
 
 @contextmanager
-def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
+def acting_as(
+    conn: psycopg.Connection[Any], user_id: UUID | str | None, *, lock_seconds: float = LONGEST_LOCK_SECONDS
+) -> Iterator[None]:
     """Run a transaction as `import_worker` in the name of one user (None: in nobody's name).
 
     Inside a transaction of the caller's it is a savepoint, and the caller's role and claims are put back at the end.
     Where strangers may create objects in a schema of the search_path, that path is empty meanwhile.
+
+    Args:
+        conn: A connection.
+        user_id: In whose name.
+        lock_seconds: How long to wait for what another session has locked, then `psycopg.errors.LockNotAvailable` is
+            raised: see `ACCOUNT_LOCK_SECONDS`. Within a transaction of the caller's it is for him to say.
 
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
@@ -51,7 +72,7 @@ def acting_as(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iter
             stack.enter_context(psycopg.Transaction(conn))
             if not conn.autocommit:
                 pipeline.sync()  # else the driver does not know yet, and begins once more
-            _act(conn, _settings(user_id, is_path_open(conn)))
+            _act(conn, _settings(conn, user_id, lock_seconds))
         yield
 
 
@@ -62,12 +83,12 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
         with conn.cursor(row_factory=dict_row) as cursor:
             before = cursor.execute(query("find_actor")).fetchone()
         with _explaining_refusals(conn):
-            # In a transaction of the caller's own it is for him to say how long the server waits for us.
-            _act(conn, _settings(user_id, is_path_open(conn)) | {"idle_timeout": None}).fetchone()
+            # In a transaction of the caller's own it is for him to say how long the server waits for us or for others.
+            _act(conn, _settings(conn, user_id) | _AS_IT_IS).fetchone()
         yield
         # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
-            _act(conn, {**before, "idle_timeout": None})
+            _act(conn, {**before, **_AS_IT_IS})
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
         with acting_as(conn, user_id):
             yield
         return
-    settings = _settings(user_id, is_path_open(conn))
+    settings = _settings(conn, user_id)
     try:
         with pipeline_of(conn):
             conn.execute("begin")
@@ -122,28 +143,43 @@ def _explaining_refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
         ) from error
 
 
-def _settings(user_id: UUID | str | None, is_open: bool) -> dict[str, Any]:
+_AS_IT_IS = {"idle_timeout": None, "lock_timeout": None}
+
+
+def _settings(
+    conn: psycopg.Connection[Any], user_id: UUID | str | None, lock_seconds: float = LONGEST_LOCK_SECONDS
+) -> dict[str, Any]:
     """Return the parameters of `act_as`."""
+    session = _describe_session(conn)
+    milliseconds = round(lock_seconds * 1000)
     return {
         "role": WORKER_ROLE,
         "claims": "" if user_id is None else json.dumps({"sub": str(user_id), "role": "authenticated"}),
         "claim": "",
         "claim_sub": "",
         "claim_role": "",
-        "path": "" if is_open else None,
+        "path": "" if session.path_is_open else None,
         "idle_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+        "lock_timeout": f"{min(milliseconds, session.lock_milliseconds or milliseconds)}ms",
     }
 
 
 def is_path_open(conn: psycopg.Connection[Any]) -> bool:
-    """Say whether strangers may steer what names mean; asked once per connection, since it takes half a millisecond."""
-    if conn not in _path_is_open:
+    """Say whether strangers may steer what names mean."""
+    return _describe_session(conn).path_is_open
+
+
+def _describe_session(conn: psycopg.Connection[Any]) -> _Session:
+    """Ask once per connection, since it takes half a millisecond."""
+    if conn not in _sessions:
         with conn.cursor(row_factory=tuple_row) as cursor:
-            ((is_open, backend_pid, client_port),) = cursor.execute(query("describe_session")).fetchall()
-        _path_is_open[conn] = is_open
+            ((is_open, lock_milliseconds, backend_pid, client_port),) = cursor.execute(
+                query("describe_session")
+            ).fetchall()
+        _sessions[conn] = _Session(is_open, lock_milliseconds)
         if isinstance(conn, BoundedConnection):
             conn.prepare_if_alone(backend_pid, client_port)
-    return _path_is_open[conn]
+    return _sessions[conn]
 
 
 def shut_path(conn: psycopg.Connection[Any]) -> None:

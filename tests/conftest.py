@@ -7,6 +7,8 @@ marked as a server for tests. Nothing here skips: a server that cannot be had is
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -26,6 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(_OURS) or name in ("DATABASE_URL", "DAGSTER_HOME"):
             del os.environ[name]
+    # What is staged is sealed with a key of the home, and that must not be the developer's.
+    folder = tempfile.mkdtemp(prefix="import-pipeline-test-home-")
+    os.environ["IMPORT_PIPELINE_HOME"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     if not hasattr(config, "workerinput"):
         fault_table.forget_parts()
     if url := os.environ.get("TEST_DATABASE_URL"):

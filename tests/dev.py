@@ -87,12 +87,15 @@ class Dev:
         command_line: Whose home and settings it has.
         port: Where it listens.
         log: The file for everything it says.
+        options: More options of the command.
     """
 
-    def __init__(self, command_line: CommandLine, port: int, log: Path) -> None:
+    def __init__(self, command_line: CommandLine, port: int, log: Path, *options: str) -> None:
         self.command_line = command_line
+        self.options = options
         self.port = port
         self.log = log
+        self.cookies = httpx.Cookies()
         self.process = self.start()
 
     @property
@@ -105,11 +108,11 @@ class Dev:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start it and wait until it is open."""
+        """Start it, wait until it is open, and sign in."""
         known = len(self.said) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "dev", "--port", str(self.port)],
+                [COMMAND, "dev", "--port", str(self.port), *self.options],
                 env=self.command_line.environment,
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
@@ -120,10 +123,24 @@ class Dev:
 
         def is_open() -> bool:
             assert self.process.poll() is None, self.said
-            return f"The UI is at {self.url}" in self.said[known:]
+            return "The UI is at " in self.said[known:]
 
         wait_until(is_open, "waited for the UI to open")
+        self.cookies = self.sign_in()
         return self.process
+
+    def link(self, *options: str) -> str:
+        """Return a new link to sign in with; `--viewer` for one of a colleague's."""
+        outcome = self.command_line.run("dev", "--link", *options)
+        assert outcome.code == 0, outcome.stderr
+        return outcome.stdout.strip()
+
+    def sign_in(self, *options: str) -> httpx.Cookies:
+        """Return the cookies of a session that such a link begins, from whatever address it leads to."""
+        link = self.link(*options)
+        answer = httpx.get(self.url + link[link.index("/sign-in") :], timeout=60)
+        assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
+        return answer.cookies
 
     def end(self, with_signal: int = signal.SIGINT, timeout: float = 90) -> int:
         """Send a signal, unless it has ended, and return its exit code."""
@@ -143,7 +160,8 @@ class Dev:
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Return the answer's data; `httpx.HTTPError` when nobody answers."""
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        asked = {"query": query, "variables": variables}
+        answer = httpx.post(f"{self.url}/graphql", json=asked, cookies=self.cookies, timeout=60)
         answer.raise_for_status()
         return answer.json()["data"]
 
@@ -198,9 +216,9 @@ class Dev:
 
 
 @contextmanager
-def running_dev(command_line: CommandLine) -> Iterator[Dev]:
+def running_dev(command_line: CommandLine, *options: str) -> Iterator[Dev]:
     """Run it on a free port; what it says is in `dev.log` beside the home."""
-    dev = Dev(command_line, free_port(), command_line.home.parent / "dev.log")
+    dev = Dev(command_line, free_port(), command_line.home.parent / "dev.log", *options)
     try:
         yield dev
     finally:

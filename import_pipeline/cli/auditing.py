@@ -23,11 +23,17 @@ def audit(rule: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from import_pipeline.audit import RULES, find_findings
+    from import_pipeline.audit import RULES, find_findings, judge_login
     from import_pipeline.database import Database, database_url
 
-    with Database(database_url()) as database, database.connect() as conn:
+    # On the embedded server the role of the importer's login may be missing still.
+    with (
+        Database(database_url()) as database,
+        database.connect_as_owner() if database.is_embedded else database.connect() as conn,
+    ):
         findings = find_findings(conn, rule)
+        if not database.is_embedded and rule in (None, "login-role"):
+            findings += judge_login(conn)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     for name, group in groupby(() if as_json else findings, lambda finding: finding.rule):

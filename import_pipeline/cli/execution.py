@@ -92,9 +92,9 @@ class Execution:
         self._database = database
         self._instance = instance
         staging = StreamIOManager()
-        remove_old(staging.resolve_base(), STAGED_FOR)  # `clean_up` needs a daemon, which not everybody runs
+        remove_old(staging.private_base(), STAGED_FOR)  # `clean_up` needs a daemon, which not everybody runs
         postgres = PostgresResource(checks_migrations=False)  # whoever opened the database did
-        self._job = build_import_job(connector, postgres=postgres, io_manager=staging)
+        self._job = build_import_job(connector.for_command(), postgres=postgres, io_manager=staging)
 
     def run(
         self, config: JsonObject, watched: Sequence[UUID], *, label: str = "Importing", month: str | None = None

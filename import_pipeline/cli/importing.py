@@ -23,7 +23,8 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     """Import transcripts from files and folders (recursive), each exactly once.
 
     Formats: .vtt, .srt, .txt, .json and .docx as Zoom, Teams, Meet, Fathom, Otter and Whisper write them. A file that
-    is still being written is left alone, a renamed copy is not imported twice.
+    is still being written is left alone, a renamed copy is not imported twice. What lies in a drop folder is read as
+    there: without following links, and only in the folder of the user.
     """
     from import_pipeline.accounts import ensure_account
     from import_pipeline.connectors.base import get_connector
@@ -129,6 +130,7 @@ def backfill(
 def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json: bool) -> None:
     """Try again what failed, or single items; brings back deleted ones."""
     from import_pipeline.connectors.base import get_connector
+    from import_pipeline.drop_folder import reach_of_command
     from import_pipeline.files import ids_of_file
     from import_pipeline.ledger import explain_item, request_retry
     from import_pipeline.tenancy import acting_as
@@ -136,9 +138,10 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (database, conn, user_id):
+        reach = reach_of_command(conn)
         with acting_as(conn, user_id):
             named = [
-                {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item)])}
+                {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item, reach)])}
                 for item in items
             ]
             unknown = [item for item, ids in zip(items, named, strict=True) if not ids]

@@ -47,10 +47,11 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         else:
             say(f"{len(written)} files are in {export_to}.")
         return
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check and migrations.find_pending(conn):
             _require_agreement(find_changes(conn), yes)
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
+        makes_login = not database.is_embedded and any("create_import_login" in name for name in applied)
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
     drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]
@@ -67,6 +68,8 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
             say("The database is not as the migrations left it. Put it back: nothing repairs it by itself.")
         elif status.is_current:
             say("The database is up to date.")
+        if makes_login:
+            _advise_login()
     raise SystemExit(0 if status.is_current else 1)
 
 
@@ -89,6 +92,14 @@ def _require_agreement(changes: Sequence[Change], yes: bool) -> None:
         raise MigrationError("Nothing was changed.")
 
 
+def _advise_login() -> None:
+    say("Let the importer log in as import_login, which can do nothing but import. Once, as the owner:")
+    say("  alter role import_login password '…';")
+    say("and in the environment of what imports:")
+    say("  DATABASE_URL=postgresql://import_login:…@host:5432/database")
+    say("  IMPORT_PIPELINE_MIGRATION_URL=<the address that migrated now>, only where somebody migrates")
+
+
 @click.command()
 @click.option("--merge", is_flag=True, help="Merge each call into its oldest recording, in one transaction.")
 @click.option("--yes", is_flag=True, help="Do not ask before merging.")
@@ -103,7 +114,7 @@ def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
     from import_pipeline.database import Database, database_url
     from import_pipeline.duplicates import find_duplicates, merge_duplicates
 
-    with Database(database_url()) as database, database.connect() as conn:
+    with Database(database_url()) as database, database.connect_as_owner() as conn:
         groups = find_duplicates(conn)
         if not merge or not groups:
             if as_json:
@@ -156,16 +167,34 @@ def psql(arguments: tuple[str, ...]) -> None:
         raise ConfigurationError('The library is on a server of yours: psql "$DATABASE_URL" opens it.')
     with Database() as database:
         database.require_migrated()
-        command = [str(find_program("psql")), "--no-psqlrc", database.url, *arguments]
+        command = [str(find_program("psql")), "--no-psqlrc", database.owner_url, *arguments]
         raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - the person's own words
 
 
 @click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens, on 127.0.0.1."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="On which address of this machine; 0.0.0.0 means all, for colleagues on the network.",
 )
-def dev(port: int) -> None:
-    """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C."""
-    from import_pipeline.cli.serving import serve
+@click.option("--no-browser", is_flag=True, help="Only print the link.")
+@click.option("--link", is_flag=True, help="Print a new link to the UI that is open in another terminal, and end.")
+@click.option("--viewer", is_flag=True, help="Print a link for colleagues: they look and change nothing, for a day.")
+@click.option("--no-sign-in", is_flag=True, help="Ask nobody to sign in: only for a machine without other users.")
+def dev(port: int, host: str, no_browser: bool, link: bool, viewer: bool, no_sign_in: bool) -> None:
+    """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C.
 
-    serve(port)
+    Nobody but you gets in: sign in with the link that is printed. It works once, in the browser that you open it in;
+    --link prints another, --link --viewer a read-only one for colleagues.
+    """
+    from import_pipeline.cli.serving import make_link, serve
+
+    if link:
+        from import_pipeline.cli.sign_in import OPERATOR, VIEWER
+
+        answer(make_link(VIEWER if viewer else OPERATOR))
+    else:
+        serve(host, port, asks=not no_sign_in, opens_browser=not no_browser, invites=viewer)

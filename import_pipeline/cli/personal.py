@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -18,8 +18,6 @@ from import_pipeline.cli.session import json_option, open_session, user_option
 from import_pipeline.errors import ErasureError
 
 if TYPE_CHECKING:
-    import psycopg
-
     from import_pipeline.database import Database
     from import_pipeline.personal_data import Erased
 
@@ -78,7 +76,7 @@ def erase(user: str, yes: bool, as_json: bool) -> None:
         if not yes:
             _print_rows(count_rows(conn, user_id))
             _require_agreement(user)
-        erased, staged, runs = _erase(database, conn, user_id)
+        erased, staged, runs = _erase(database, user_id)
     if as_json:
         print_json({**erased.rows, "staged_runs": staged, "dagster_runs": runs, "users": int(erased.is_user_gone)})
         return
@@ -103,7 +101,7 @@ def _print_rows(rows: Mapping[str, int]) -> None:
     print_table(["What", "Rows"], [(words, rows[table]) for table, words in _WORDS.items()])
 
 
-def _erase(database: Database, conn: psycopg.Connection[Any], user_id: UUID) -> tuple[Erased, int, int]:
+def _erase(database: Database, user_id: UUID) -> tuple[Erased, int, int]:
     """Erase rows, staged files and runs; if anything goes wrong all rows are there still, to begin again by."""
     from dagster import DagsterInstance
 
@@ -116,7 +114,7 @@ def _erase(database: Database, conn: psycopg.Connection[Any], user_id: UUID) -> 
     from import_pipeline.staging import StreamIOManager
 
     prepare_instance(database)
-    with DagsterInstance.get() as instance:
+    with DagsterInstance.get() as instance, database.connect_as_owner() as conn:
         settle_ended_runs(conn, instance)
         with without_limit(conn), conn.transaction():
             erased = erase_rows(conn, user_id, with_user=database.is_embedded)

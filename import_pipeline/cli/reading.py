@@ -130,14 +130,16 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
 @json_option
 def why(item: str, user: str | None, as_json: bool) -> None:
     """Tell what became of one item, by its external id, its path or its link."""
+    from import_pipeline.drop_folder import reach_of_command
     from import_pipeline.files import ids_of_file
     from import_pipeline.ledger import explain_item, explain_recording
     from import_pipeline.tenancy import acting_as
 
-    ids = [item, *ids_of_file(item)]
-    with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
-        rows = explain_item(conn, user_id, ids)
-        recordings = [] if rows else explain_recording(conn, user_id, ids)
+    with open_session(user) as (_, conn, user_id):
+        ids = [item, *ids_of_file(item, reach_of_command(conn))]
+        with acting_as(conn, user_id):
+            rows = explain_item(conn, user_id, ids)
+            recordings = [] if rows else explain_recording(conn, user_id, ids)
     if as_json:
         print_json(rows or recordings)
     for row in () if as_json else rows:

@@ -1,9 +1,9 @@
 """The three processes behind the UI, each kept running: code server, webserver, daemon.
 
 What they need to find each other is made here: a private folder with the socket of the code server, and a workspace
-that names it. When one of them ends by itself, or somebody kills it, it alone is started again; runs are processes of
-their own (`run_launcher`) and go on meanwhile. Which database they use and how long they are wanted belongs to
-`serving`.
+that names it, so that no other user of the machine reaches our code. When one of them ends by itself, or somebody kills
+it, it alone is started again; runs are processes of their own (`run_launcher`) and go on meanwhile. Which database they
+use, who may enter, and how long they are wanted belongs to `serving`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from import_pipeline.cli.address import Address
 from import_pipeline.cli.output import say
 from import_pipeline.errors import ImportPipelineError
 
-HOST = "127.0.0.1"
 LOCATION = "import_pipeline.definitions"
 """What the UI calls our code; the commands tag their runs with it."""
 
@@ -36,6 +35,7 @@ LOCATION = "import_pipeline.definitions"
 _PYTHON = (sys.executable, "-W", "ignore", "-m")
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 0.2
+_CONNECT_SECONDS = 2.0
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 _SETTLED_SECONDS = 60.0
@@ -51,6 +51,7 @@ class Service:
         command: What to run.
         is_ready: Says whether it does its work by now.
         is_well: Says of the process, once it was ready, whether it still can.
+        settings: Added to its environment.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Service:
         command: Sequence[str],
         is_ready: Callable[[], bool] = lambda: True,
         is_well: Callable[[psutil.Process], bool] = lambda _: True,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._command = command
+        self._settings = settings or {}
         self._is_ready, self._is_well = is_ready, is_well
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
@@ -80,6 +83,7 @@ class Service:
         """Start it, in a session of its own: Ctrl-C in the terminal reaches it through us, once."""
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and constant arguments
             self._command,
+            env={**os.environ, **self._settings},
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
@@ -143,27 +147,32 @@ class Services:
 
     Args:
         folder: A private folder with a short path.
-        port: Where the webserver listens.
+        address: Where the webserver listens.
+        desk: The folder of `sign_in`.
+        everybody: The role of who did not sign in, if he may enter.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
-        address, workspace = folder / "code.sock", folder / "workspace.yaml"
+    def __init__(self, folder: Path, address: Address, desk: Path, everybody: str | None) -> None:
+        code, workspace = folder / "code.sock", folder / "workspace.yaml"
         # YAML is a superset of JSON.
-        server = {"host": "localhost", "socket": str(address), "location_name": LOCATION}
+        server = {"host": "localhost", "socket": str(code), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
         known = ("--workspace", str(workspace))
-        self.url = f"http://{HOST}:{port}"
+        place = ("--host", address.host, "--port", str(address.port))
+        door = ("--sign-in", str(desk), *(("--everybody", everybody) if everybody else ()))
         quiet = ("--log-level", "error")
         self._code_server = Service(
             "code server",
-            [*_PYTHON, "dagster", "code-server", "start", "--socket", str(address), "--module-name", LOCATION, *quiet],
-            lambda: _accepts(address),
+            [*_PYTHON, "dagster", "code-server", "start", "--socket", str(code), "--module-name", LOCATION, *quiet],
+            lambda: _accepts(socket.AF_UNIX, str(code)),
             _has_loaded_code,
+            # The process that it starts to load the code listens on a socket of its own, among its temporary files.
+            {"TMPDIR": str(folder)},
         )
         self._webserver = Service(
             "webserver",
-            [*_PYTHON, "dagster_webserver", "--host", HOST, "--port", str(port), *known, "--dagster-log-level=error"],
-            lambda: _answers(f"{self.url}/server_info"),
+            [*_PYTHON, "import_pipeline.cli.webserver", *place, *known, *door],
+            lambda: _accepts(*address.reached_at),
         )
         self._daemon = Service("daemon", [*_PYTHON, "dagster._daemon", "run", *known, *quiet])
 
@@ -190,15 +199,15 @@ class Services:
 
 
 @contextmanager
-def running_services(port: int) -> Iterator[Services]:
-    """Start the services, and end them with the context.
+def running_services(address: Address, desk: Path, everybody: str | None) -> Iterator[Services]:
+    """Run the services, and end them with the context; for what they are told see `Services`.
 
     Raises:
         ImportPipelineError: One of them does not start.
     """
     # Not in the home: the path of a socket has 107 bytes at most. The folder is open to nobody else.
     with tempfile.TemporaryDirectory(prefix="import-pipeline-", ignore_cleanup_errors=True) as folder:
-        services = Services(Path(folder), port)
+        services = Services(Path(folder), address, desk, everybody)
         try:
             services.start()
             yield services
@@ -235,18 +244,12 @@ def _session_of(process: psutil.Process) -> int | None:
         return None
 
 
-def _accepts(address: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
+def _accepts(family: socket.AddressFamily, place: Any) -> bool:
+    """Say whether somebody listens there; a webserver does when its application is complete."""
+    with socket.socket(family) as client:
+        client.settimeout(_CONNECT_SECONDS)
         try:
-            client.connect(str(address))
+            client.connect(place)
         except OSError:
             return False
     return True
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own address
-            return True
-    except (urllib.error.URLError, OSError):
-        return False

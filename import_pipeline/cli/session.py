@@ -46,14 +46,12 @@ def open_session(
         ConfigurationError: No user is named, or nobody has this address.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    from import_pipeline.accounts import create_user, find_user
+    from import_pipeline.accounts import find_user
     from import_pipeline.database import open_database
 
     with open_database() as database, database.connect() as conn:
-        if database.is_embedded and user is None:
-            user_id = create_user(conn, default_user())
-        elif database.is_embedded and creates_user and user is not None:
-            user_id = _find_or_create(conn, user)
+        if database.is_embedded and (user is None or creates_user):
+            user_id = _find_or_create(database, conn, user)
         elif user is None:
             raise ConfigurationError("Say whose calls: --user EMAIL, or IMPORT_PIPELINE_USER.")
         else:
@@ -61,16 +59,19 @@ def open_session(
         yield database, conn, user_id
 
 
-def _find_or_create(conn: psycopg.Connection[Any], user: str) -> UUID:
+def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
     from import_pipeline.accounts import create_user, find_user
 
+    email = user or default_user()
     try:
-        return find_user(conn, user)
+        return find_user(conn, email)
     except UnknownUserError:
-        if "@" not in user:
-            raise ConfigurationError(f"{user!r} is not an e-mail address.") from None
-        user_id = create_user(conn, user)
-        say(f"Created the user {user} in the embedded library.")
+        if "@" not in email:
+            raise ConfigurationError(f"{email!r} is not an e-mail address.") from None
+        with database.connect_as_owner() as owner:
+            user_id = create_user(owner, email)
+        if user is not None:
+            say(f"Created the user {user} in the embedded library.")
         return user_id
 
 

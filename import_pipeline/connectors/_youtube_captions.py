@@ -58,9 +58,10 @@ def read_track(
     Raises:
         NotReadyError, RateLimitedError, ItemError: See `read_captions`.
     """
-    session = requests.Session()
+    session, site = requests.Session(), find_site(http)
+    http.add_base(site)
     for scheme in ("https://", "http://"):
-        session.mount(scheme, _Through(http, find_site(http), session))
+        session.mount(scheme, _Through(http, site, session))
     try:
         tracks = list(YouTubeTranscriptApi(http_client=session).list(video_id))
         if not tracks:
@@ -116,7 +117,9 @@ class _Through(requests.adapters.BaseAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; what its answer means is the caller's business, but a limit is one for us."""
-        url = (request.url or "").replace(SITE, self._site, 1)
+        url = request.url or ""
+        if url.startswith(f"{SITE}/"):
+            url = self._site + url.removeprefix(SITE)
         kept = ("accept-language", "content-type", "cookie")
         answer = self._http.send(
             request.method or "GET",

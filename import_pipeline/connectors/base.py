@@ -77,6 +77,8 @@ class Connector(ABC):
     concurrency: ClassVar[int] = 1
     """How many items of one account are turned into records at the same time."""
 
+    reads_files: ClassVar[bool] = False
+    """Whether its items are files of this machine, so that it must know which folders other people fill."""
     options_are_personal: ClassVar[bool] = False
     """Whether the options of a run say what belongs to one user, so that it must not be a run for everybody."""
     listing_asks_again: ClassVar[bool] = False
@@ -153,6 +155,10 @@ class Connector(ABC):
             ConfigurationError: It names nothing that can be imported.
         """
         return
+
+    def for_command(self) -> Connector:
+        """Return the connector as a command uses it, which may read whatever the user who runs it may read."""
+        return self
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
         """Return the options of a run that lists at least these items (key in the ledger → location) again."""

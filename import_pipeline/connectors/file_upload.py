@@ -6,8 +6,7 @@ JSON list of records is one item per record. What fails is known by its path, so
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError, TranscriptError
+from import_pipeline.fences import UPLOAD_FOLDERS, Fence, NotPermittedError, Reach, names_of_user, own_fences
 from import_pipeline.files import (
     SETTLE_SECONDS,
     FoundFile,
@@ -26,6 +26,7 @@ from import_pipeline.files import (
     path_as_text,
     path_to_uri,
     read_file,
+    to_path,
     uri_to_path,
 )
 from import_pipeline.http import HttpClient
@@ -36,71 +37,120 @@ from import_pipeline.transcripts import read_records, read_transcript
 
 _SUFFIXES = (".vtt", ".srt", ".txt", ".json", ".docx")
 _KNOWN = ", ".join(_SUFFIXES)
-_RECORD_FIELDS = {field.name for field in fields(ConnectorRecord)} - {"external_id", "source_app", "source_metadata"}
+_LISTS = ("paths", "dropped", "again")
+_DESTINATION = ("bank_id", "vault_id")
+_RECORD_FIELDS = {field.name for field in fields(ConnectorRecord)} - {
+    "external_id", "source_app", "source_metadata", *_DESTINATION,
+}  # fmt: skip
 
 
 class FileUpload(Connector):
-    """Transcripts in files and folders."""
+    """Transcripts in files and folders.
+
+    Args:
+        is_of_command: Whether a command reads, which may read what its user may; else only what the operator allows.
+    """
 
     source_app = "file-upload"
     title = "File upload"
     description = "Transcripts in files and folders: .vtt, .srt, .txt, .json and .docx of the usual programs."
     documentation_url = "https://www.w3.org/TR/webvtt1/"
     partitioned = False
+    reads_files = True
     options_are_personal = True
     listing_asks_again = True
+
+    def __init__(self, *, is_of_command: bool = False) -> None:
+        self._is_of_command = is_of_command
+
+    def for_command(self) -> "FileUpload":
+        """Return one that reads what the user of this process may read."""
+        return FileUpload(is_of_command=True)
 
     def check_options(self, options: JsonObject) -> JsonObject:
         """Accept lists of absolute paths.
 
-        `paths` are what somebody asks for. `dropped` are files that lay in the watched `folder` of the user: one that
-        is gone from there is no failure, and one that lies elsewhere in truth is not read.
+        `paths` are what somebody asks for. `dropped` are files that lay in the drop folder: one that is gone from there
+        is no failure. `again` are files that an earlier run has listed: not what a person names now, so that even a
+        command reads them in the folders of others only as they are read there.
         """
-        folder = options.pop("folder", None)
-        lists: JsonObject = {name: options.pop(name) for name in ("paths", "dropped") if name in options}
+        options.pop("folder", None)  # runs of earlier versions said where dropped files lay
+        lists: JsonObject = {name: options.pop(name) for name in _LISTS if name in options}
         super().check_options(options)
         for paths in lists.values():
             if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-                raise ConfigurationError("The options 'paths' and 'dropped' are lists of files and folders.")
+                raise ConfigurationError("The options 'paths', 'dropped' and 'again' are lists of files and folders.")
         named = [path for paths in lists.values() for path in paths]
         if not named:
             raise ConfigurationError("File upload needs the option 'paths': a list of files and folders.")
-        if "dropped" in lists and not isinstance(folder, str):
-            raise ConfigurationError("With the option 'dropped' goes 'folder': where the files were dropped.")
-        for path in (*named, *([folder] if isinstance(folder, str) else [])):
+        for path in named:
             if not path.startswith(("/", "file:///")):
                 raise ConfigurationError(f"The path {path!r} is not absolute; the run may start in another folder.")
         number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50)
         number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
-        return lists | ({"folder": folder} if folder else {})
+        self._require_permission(named)
+        return lists
 
     def options_for_retry(self, items: Mapping[str, str | None]) -> JsonObject:
         """List these files again, each once."""
         uris = {key.partition("#")[0] for key in items if key.startswith("file://")}
-        return {"paths": sorted(uris | {path for key, path in items.items() if path and not key.startswith("file://")})}
+        return {"again": sorted(uris | {path for key, path in items.items() if path and not key.startswith("file://")})}
 
     def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:
         """Yield every file below the paths; files have no dates one could ask for, so the window does not matter."""
         limit = int(number_setting("IMPORT_PIPELINE_MAX_FILE_MB", 50) * 1_000_000)
         settle = number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
-        asked_for = [_to_path(path) for path in account.options.get("paths", [])]
-        dropped = [path for path in map(_to_path, account.options.get("dropped", [])) if os.path.lexists(path)]
-        folder = _to_path(account.options["folder"]) if "folder" in account.options else None
-        for found in find_files(dict.fromkeys(asked_for + dropped)):
-            file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle, within=folder)
-            records = _read_list(file)
-            if records is None:
-                yield _item(file, file.sha256)
-            else:
-                for position, record in enumerate(records):
-                    yield _item(file, _hash(record), position)
+        listed: set[Path] = set()
+        for name in _LISTS:
+            is_again = name == "again"
+            reach = self._reach(account, is_again=is_again)
+            paths = [path for path in map(to_path, account.options.get(name, [])) if path not in listed]
+            listed.update(paths)
+            for found in find_files(dict.fromkeys(paths), reach, leaves_out_missing=name == "dropped"):
+                file = inspect_file(found, size_limit_bytes=limit, settle_seconds=settle, reach=reach)
+                records = _read_list(file, reach)
+                if records is None:
+                    yield _item(file, file.sha256, is_again)
+                else:
+                    for position, record in enumerate(records):
+                        yield _item(file, _hash(record), is_again, position)
+
+    def _require_permission(self, paths: Iterable[str]) -> None:
+        """Refuse paths before anything is written about them: what stands in the ledger is tried again by commands.
+
+        Raises:
+            ConfigurationError: This process may not read at one of them.
+        """
+        if self._is_of_command:
+            return
+        fences = tuple(own_fences())
+        if not fences:
+            raise ConfigurationError(
+                f"This process takes no paths, because {UPLOAD_FOLDERS} names no folder that uploads may be read from. "
+                "Set it where the UI is started, or use `import-pipeline upload`."
+            )
+        reach = Reach(fences)
+        for path in paths:
+            if not reach.permits(to_path(path)):
+                raise ConfigurationError(str(NotPermittedError(to_path(path))))
+
+    def _reach(self, account: Account, *, is_again: bool) -> Reach:
+        """Return what may be read for an account: it depends on this process, and on nothing that a run says."""
+        with_uploads = is_again or not self._is_of_command
+        known = (
+            Fence(to_path(shared.path), is_dropped=shared.is_dropped)
+            for shared in account.shared_folders
+            if shared.is_dropped or with_uploads
+        )
+        names = names_of_user(account.label, str(account.user_id))
+        return Reach((*own_fences(with_uploads=with_uploads), *known), names, self._is_of_command)
 
     def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Read one file, or one record of a list."""
         details = item.details
         if details["waiting"]:
             raise NotReadyError(f"The file was left alone: {details['waiting']}. Upload it again once it is complete.")
-        path = uri_to_path(details["uri"])
+        path, reach = uri_to_path(details["uri"]), self._reach(account, is_again=details["again"])
         if details["problem"]:
             raise ItemError(f"The file {details['problem']}.")
         if path.suffix.lower() not in _SUFFIXES:
@@ -109,10 +159,10 @@ class FileUpload(Connector):
         metadata: JsonObject = {"file_name": path.name, "file_size_bytes": details["size_bytes"]}
         try:
             if details["position"] is not None:
-                listed = _records_of(path, details["sha256"], details["size_bytes"])
+                listed = _records_of(path, details["sha256"], details["size_bytes"], reach)
                 return _own_record(item, listed[details["position"]], path, modified_at, metadata)
             _records_of.cache_clear()
-            data = _read(path, details["sha256"], details["size_bytes"])
+            data = _read(path, details["sha256"], details["size_bytes"], reach)
             records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
             if records is not None:
                 return _own_record(item, records[0], path, modified_at, metadata)
@@ -142,16 +192,12 @@ class FileUpload(Connector):
         )
 
 
-def _to_path(name: str) -> Path:
-    return uri_to_path(name) if name.startswith("file://") else Path(name)
-
-
-def _read_list(file: FoundFile) -> list[JsonObject] | None:
+def _read_list(file: FoundFile, reach: Reach) -> list[JsonObject] | None:
     """Return the records of a JSON list; None for any other file, and for one that is reported as broken later."""
     if file.sha256 is None or file.path.suffix.lower() != ".json":
         return None
     try:
-        data = read_file(file.path, file.sha256, file.size_bytes)
+        data = read_file(file.path, file.sha256, file.size_bytes, reach)
         if data is None or not data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return None
         return read_records(data, name=file.path.name)
@@ -160,13 +206,13 @@ def _read_list(file: FoundFile) -> list[JsonObject] | None:
 
 
 @lru_cache(maxsize=1)
-def _records_of(path: Path, sha256: str, size_bytes: int) -> list[JsonObject]:
+def _records_of(path: Path, sha256: str, size_bytes: int, reach: Reach) -> list[JsonObject]:
     """Return the records of a list; kept while its records come one after the other, or each would parse the file."""
-    return read_records(_read(path, sha256, size_bytes), name=path.name) or []
+    return read_records(_read(path, sha256, size_bytes, reach), name=path.name) or []
 
 
-def _read(path: Path, sha256: str, size_bytes: int) -> bytes:
-    data = read_file(path, sha256, size_bytes)
+def _read(path: Path, sha256: str, size_bytes: int, reach: Reach) -> bytes:
+    data = read_file(path, sha256, size_bytes, reach)
     if data is None:
         raise NotReadyError("The file changed while it was being imported. Upload it again once it is complete.")
     return data
@@ -179,7 +225,7 @@ def _hash(record: JsonObject) -> str | None:
         return None
 
 
-def _item(file: FoundFile, external_id: str | None, position: int | None = None) -> ListedItem:
+def _item(file: FoundFile, external_id: str | None, is_again: bool, position: int | None = None) -> ListedItem:
     # As the ledger writes it: the address of a long path in another script exceeds what an id may have.
     uri = ledger_key(path_to_uri(file.path) + ("" if position is None else f"#{position}"))
     return ListedItem(
@@ -189,6 +235,7 @@ def _item(file: FoundFile, external_id: str | None, position: int | None = None)
         provisional_id=uri,
         details={
             "uri": path_to_uri(file.path),
+            "again": is_again,
             "position": position,
             "sha256": file.sha256,
             "size_bytes": file.size_bytes,
@@ -203,12 +250,17 @@ def _item(file: FoundFile, external_id: str | None, position: int | None = None)
 def _own_record(
     item: ListedItem, record: JsonObject, path: Path, modified_at: datetime, metadata: JsonObject
 ) -> ConnectorRecord:
-    """Take over a record in our own words; what it calls its id and source is kept beside ours."""
+    """Take over a record in our own words; what it calls its id and source is kept beside ours.
+
+    Whoever wrote the file need not be who imports it, so where the record belongs is not for the file to say. What it
+    says of that is kept in the metadata: the owner's personal vault, into which it goes instead, nobody else can see.
+    """
     own: dict[str, Any] = {key: value for key, value in record.items() if key in _RECORD_FIELDS and value is not None}
     given = record.get("source_metadata") or {}
     if not isinstance(given, dict):
         raise ItemError("The record's source_metadata is not a JSON object.")
     start = own.pop("recording_start_time", None)
+    destination = {name: record[name] for name in _DESTINATION if record.get(name) is not None}
     return ConnectorRecord(
         external_id=item.external_id,
         source_app=FileUpload.source_app,
@@ -222,6 +274,7 @@ def _own_record(
             "start_time_from": "file modification time" if start is None else "content",
             "original_external_id": record.get("external_id"),
             "original_source_app": record.get("source_app"),
-        },
+        }
+        | ({"destination_in_file": destination} if destination else {}),
         **own,
     )

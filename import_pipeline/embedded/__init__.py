@@ -64,11 +64,12 @@ class EmbeddedServer:
         self._owner = os.getpid()
         self._closed = False
 
-    def url(self, database: str = "import_pipeline") -> str:
+    def url(self, database: str = "import_pipeline", *, login: str = "postgres") -> str:
         """Return the address of a database on this server.
 
         Args:
             database: Its name; `import_pipeline` always exists.
+            login: Who comes: the owner of everything, or a role that was created.
 
         Returns:
             A `postgresql://` URL over the server's socket, for libpq, psycopg and SQLAlchemy alike.
@@ -77,7 +78,7 @@ class EmbeddedServer:
             EmbeddedServerError: The handle was given back.
         """
         self._require_open()
-        return self._cluster.url(database)
+        return self._cluster.url(database, login)
 
     def ensure_database(self, name: str) -> None:
         """Create a database if it is missing; any number of processes may ask at the same time.

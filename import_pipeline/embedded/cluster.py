@@ -39,6 +39,7 @@ from import_pipeline.errors import EmbeddedServerError
 _log = logging.getLogger(__name__)
 
 _DATABASE = "import_pipeline"
+_IS_OPEN = "select has_database_privilege('public', oid, 'connect') from pg_catalog.pg_database where datname = %s"
 _OPEN_SECONDS = 600.0
 """How long to wait for another process that opens or stops the server."""
 _CLOSE_SECONDS = 30.0
@@ -103,10 +104,10 @@ class Cluster:
         self._use: int | None = None
         self._owner = os.getpid()
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, login: str = "postgres") -> str:
         """Return the address of a database."""
         # The port is said because a PGPORT in the environment would otherwise count.
-        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(self._sockets))}&port=5432"
+        return f"postgresql://{login}@/{quote(database, safe='')}?host={quote(str(self._sockets))}&port=5432"
 
     def join(self) -> None:
         """Become a user of the server, which is started if need be."""
@@ -152,14 +153,21 @@ class Cluster:
                     self._bring_up()
 
     def ensure_database(self, name: str) -> None:
-        """Create a database if it is missing."""
+        """Create a database if it is missing; but for our own, only its owner may enter it."""
         try:
             with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10) as connection:
-                if connection.execute("select from pg_database where datname = %s", [name]).fetchone():
-                    return
-                # template0 has no connections that could be in the way.
-                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                    connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+                found = connection.execute(_IS_OPEN, [name]).fetchone()
+                if found is None:
+                    # template0 has no connections that could be in the way.
+                    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                        connection.execute(
+                            sql.SQL("create database {} template template0").format(sql.Identifier(name))
+                        )
+                if name != _DATABASE and (found is None or found[0]):
+                    with suppress(psycopg.errors.InternalError_):  # another process does the same
+                        connection.execute(
+                            sql.SQL("revoke all on database {} from public").format(sql.Identifier(name))
+                        )
         except psycopg.Error as error:
             raise EmbeddedServerError(
                 f"The database {name} could not be created on the embedded server: {error}"

@@ -4,7 +4,6 @@ Like the sensors of the other sources it keeps nothing in memory or in a cursor:
 folder, for whom a run is under way from Dagster, what was asked for from the database (`drop_folder.py`).
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +30,8 @@ from import_pipeline.drop_folder import (
     scan_drop_folder,
     settle_request,
 )
-from import_pipeline.errors import ImportPipelineError
+from import_pipeline.errors import AccountLockedError, ImportPipelineError
+from import_pipeline.fences import DROP_FOLDER, drop_folder
 from import_pipeline.files import SETTLE_SECONDS, describe_os_error, path_as_text
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sensors import INTERVAL_SECONDS, find_busy_users, find_ended_runs, find_outstanding_runs
@@ -75,10 +75,9 @@ def ask_for_files(
     Raises:
         dg.DagsterError: The database cannot be reached or is not migrated; one sentence says so in the UI.
     """
-    name = os.environ.get("IMPORT_PIPELINE_DROP_FOLDER", "").strip()
-    if not name:
-        return dg.SkipReason("IMPORT_PIPELINE_DROP_FOLDER is not set, so there is no folder to watch.")
-    root = Path(name).expanduser().absolute()
+    root = drop_folder()
+    if root is None:
+        return dg.SkipReason(f"{DROP_FOLDER} is not set, so there is no folder to watch.")
     try:
         settle_seconds = number_setting("IMPORT_PIPELINE_SETTLE_SECONDS", SETTLE_SECONDS)
         folders, problems = scan_drop_folder(root, settle_seconds)
@@ -87,12 +86,11 @@ def ask_for_files(
             busy = find_busy_users(conn, [*runs, *find_ended_runs(instance, connector)])
             if busy is None:
                 return dg.SkipReason("A run that names no user is queued or under way; the folder waits until it ends.")
-            accounts = find_drop_accounts(
-                conn,
-                connector.source_app,
-                [folder.user for folder in folders],
-                creates_users=postgres.is_embedded,
-            )
+            users = [folder.user for folder in folders]
+            accounts = find_drop_accounts(conn, connector.source_app, users, creates_users=False)
+            if postgres.is_embedded and not all(isinstance(account, DropAccount) for account in accounts.values()):
+                with postgres.connection_as_owner() as owner:
+                    accounts = find_drop_accounts(owner, connector.source_app, users, creates_users=True)
             watch = _Tick(instance, conn, connector, busy, room=OUTSTANDING_RUNS - len(runs))
             requests = watch.ask(folders, accounts)
     except OSError as error:
@@ -114,6 +112,7 @@ class _Tick:
         working: Users for whom a run is queued or under way.
         pausing: Users whose last run came to nothing a short while ago.
         left: Users for whom there is no room now.
+        locked: Users whose account another session has locked.
     """
 
     instance: dg.DagsterInstance
@@ -124,6 +123,7 @@ class _Tick:
     working: int = 0
     pausing: int = 0
     left: int = 0
+    locked: int = 0
 
     def ask(self, folders: Sequence[UserFolder], accounts: Mapping[str, DropAccount | str]) -> list[dg.RunRequest]:
         """Return what to ask for, first for whom nothing was imported for the longest time."""
@@ -141,7 +141,10 @@ class _Tick:
             elif len(requests) >= self.room:
                 self.left += 1
             else:
-                requests.append(self._request(folder, account, new, due))
+                try:
+                    requests.append(self._request(account, new, due))
+                except AccountLockedError:
+                    self.locked += 1
         return requests
 
     def _find_new(self, folder: UserFolder, account: DropAccount) -> tuple[list[DroppedFile], list[DroppedFile]]:
@@ -169,15 +172,12 @@ class _Tick:
                 return True
         return False
 
-    def _request(
-        self, folder: UserFolder, account: DropAccount, new: list[DroppedFile], due: list[DroppedFile]
-    ) -> dg.RunRequest:
+    def _request(self, account: DropAccount, new: list[DroppedFile], due: list[DroppedFile]) -> dg.RunRequest:
         key = f"{self.connector.source_app}/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}/{account.user_id}"
         note_request(self.conn, account, key, [*new, *due])
         options = {
-            "folder": path_as_text(folder.path),
             "dropped": [path_as_text(file.path) for file in new],
-            "paths": [path_as_text(file.path) for file in due],
+            "again": [path_as_text(file.path) for file in due],
         }
         config = {"users": [str(account.user_id)], "options": options}
         return dg.RunRequest(run_key=key, run_config={"ops": {"connect": {"config": config}}}, tags={"lane": "live"})
@@ -192,6 +192,7 @@ def _explain(root: Path, folders: Sequence[UserFolder], tick: _Tick, problems: l
         (tick.working, "users whose files are being imported now"),
         (tick.pausing, "users whose last run came to nothing and is repeated after a pause"),
         (tick.left, "users who wait until other runs end"),
+        (tick.locked, "users whose account another session has locked"),
         (sum(folder.links for folder in folders), "links, which are not followed"),
     ):
         if number:

@@ -7,12 +7,14 @@ is done by Dagster's run retries and by the sensors of the sources.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import dagster as dg
 import psycopg
 from psycopg.rows import class_row
 
+from import_pipeline.database_errors import describe_database_error, is_trouble
 from import_pipeline.due import pause_poll
 from import_pipeline.leases import is_process_gone
 from import_pipeline.postgres import PostgresResource
@@ -21,6 +23,8 @@ from import_pipeline.sql import query
 from import_pipeline.stages.run import PARTITION_TAG, database_time, is_run_over, runs_of
 from import_pipeline.sync_jobs import OpenSyncJob, settle_broken_run
 from import_pipeline.tenancy import acting_as
+
+_logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 15
 """With the silence that ends a lease this keeps a row from showing a dead run for more than two minutes."""
@@ -65,10 +69,17 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
             is_over = is_run_over(instance, row.run_id)
         if is_over:
             is_cancelled = bool(runs) and runs[-1].status == dg.DagsterRunStatus.CANCELED
-            if runs and PARTITION_TAG not in runs[0].tags:
-                pause_poll(conn, row.account_id)
-            _settle(conn, row, cancelled=is_cancelled)
-            settled.append(row.run_id)
+            try:
+                if runs and PARTITION_TAG not in runs[0].tags:
+                    pause_poll(conn, row.account_id)
+                _settle(conn, row, cancelled=is_cancelled)
+            except psycopg.Error as error:
+                if is_trouble(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                    raise
+                # Users may write such rows, and lock them: one that cannot be closed keeps no other from it.
+                _logger.warning("Row %s of sync_jobs stays open: %s.", row.id, describe_database_error(error))
+            else:
+                settled.append(row.run_id)
     return list(dict.fromkeys(settled))
 
 

@@ -18,8 +18,9 @@ from import_pipeline.accounts import FoundAccount, find_accounts, find_user
 from import_pipeline.clients import Storage, open_credential
 from import_pipeline.connectors.base import Connector
 from import_pipeline.credentials import find_options
-from import_pipeline.errors import ConfigurationError, ImportPipelineError, class_of
-from import_pipeline.leases import HISTORY_WAIT_SECONDS, WAIT_SECONDS, LeaseKeeper
+from import_pipeline.drop_folder import note_shared_folders
+from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of
+from import_pipeline.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SECONDS, LeaseKeeper
 from import_pipeline.ledger import retry_failures
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.rate_budgets import Lane
@@ -36,7 +37,7 @@ from import_pipeline.stages.run import (
 from import_pipeline.stages.transform import describe_problem
 from import_pipeline.staging import StreamIOManager
 from import_pipeline.sync_jobs import close_abandoned_sync_jobs, progress_of
-from import_pipeline.tenancy import acting_as
+from import_pipeline.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 
 
 class ConnectConfig(dg.Config):
@@ -46,7 +47,9 @@ class ConnectConfig(dg.Config):
         default=[], description="E-mail addresses or ids of the users to import for; empty means every active account."
     )
     options: dict[str, Any] = Field(
-        default={}, description="What this source needs to know beyond its accounts, such as the paths of an upload."
+        default={},
+        description="What this source needs to know beyond its accounts, such as the paths of an upload. Here it takes "
+        "only paths below the folders of IMPORT_PIPELINE_UPLOAD_FOLDERS; if that is not set, it takes none.",
     )
     full: bool = Field(
         default=False, description="List the whole history again, not only what came since the last complete run."
@@ -65,6 +68,7 @@ def connect(
 ) -> list[Account]:
     """Return the accounts of this run; those that could not be taken carry their problem."""
     heed_cancellation(context)
+    io_manager.private_base()  # before anything is done that would have to wait there
     accounts = open_accounts(
         connector,
         Storage(postgres.connection, postgres.is_embedded),
@@ -122,7 +126,9 @@ def open_accounts(
     if connector.options_are_personal and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
+        require_no_planted_triggers(conn)
         found = find_run_accounts(conn, connector, users)
+        shared = note_shared_folders(conn) if connector.reads_files else ()
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
     # Kept until all are open: checking a credential may take a minute where its source does not answer.
@@ -134,12 +140,32 @@ def open_accounts(
                     with storage.connect() as conn, acting_as(conn, account.user_id):
                         retry_failures(conn, account.user_id, account.source_app, run_id)
             return [
-                _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run)
+                replace(
+                    _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run),
+                    shared_folders=shared,
+                )
                 for account in found
             ]
         except BaseException:  # an interrupt too: no row may say yet that this run has them
             keeper.release()
             raise
+
+
+def require_no_planted_triggers(conn: psycopg.Connection[Any]) -> None:
+    """Refuse to import while a user's code would run in the importer's transactions, which may read every recording.
+
+    Raises:
+        ConfigurationError: A trigger would run it.
+    """
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        planted = cursor.execute(query("find_planted_triggers")).fetchone()
+    if planted is not None:
+        trigger, table, owner = planted
+        raise ConfigurationError(
+            f"The trigger {one_line(trigger)} on {table} would run code of {owner} in the importer's transactions, so "
+            "nothing is imported while it is there. `import-pipeline audit --rule foreign-triggers` tells how to "
+            "remove it and how to keep others from making one."
+        )
 
 
 def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users: Sequence[str]) -> list[FoundAccount]:
@@ -186,7 +212,7 @@ def _open_account(
     abandoned: list[str] = []
     with (
         storage.connect() as conn,
-        acting_as(conn, found.user_id),
+        acting_as(conn, found.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
         conn.cursor(row_factory=tuple_row) as cursor,
     ):
         cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})
@@ -202,6 +228,7 @@ def _open_account(
             oldest_open_at=oldest_open_at,
         )
         with progress_of(account, conn):
+            # Rows of his own that the user has locked are passed over: they show progress and decide nothing.
             if not taken:
                 abandoned = close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
             cursor.execute(
@@ -218,7 +245,9 @@ def _open_account(
     for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
         forget_run(run)
     if taken:
-        return replace(account, problem=f"{taken}; this account was left for the next run")
+        # Who has taken the account will tell how it went; who has locked its row will not.
+        problem_class: ErrorClass | None = "transient" if taken == LOCKED else None
+        return replace(account, problem=f"{taken}; this account was left for the next run", problem_class=problem_class)
     if problem is not None:
         return replace(account, problem=describe_problem(problem), problem_class=class_of(problem))
     return account

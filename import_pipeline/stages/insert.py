@@ -14,12 +14,12 @@ from typing import Any
 
 import dagster as dg
 import psycopg
-from psycopg.rows import scalar_row
+from psycopg.rows import tuple_row
 
 from import_pipeline.connections import hand_over, pipeline_of, send_all
 from import_pipeline.database_errors import classify, describe_database_error, explain_refusal, is_about_every_row
 from import_pipeline.destinations import Destinations
-from import_pipeline.errors import ItemError
+from import_pipeline.errors import AccountLockedError, ItemError
 from import_pipeline.leases import LeaseLostError
 from import_pipeline.ledger import Written, record_outcomes, send_outcomes
 from import_pipeline.normalise import normalise_record
@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 CHUNK_ROWS = 250
 CHUNK_CHARACTERS = 8_000_000
 _ATTEMPTS = 3
-_TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_TRY_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, AccountLockedError)
 
 
 @dg.op(
@@ -59,12 +59,17 @@ def insert(
 ) -> BatchSummary:
     """Return what became of the batch, counted from the ledger."""
     account, run_id = batch.batch.account, root_run_id(context)
-    counts, without_vault_entry = batch.batch.counts, 0
+    counts, without_vault_entry, problem = batch.batch.counts, 0, None
     with closing(hold(context, postgres, account, batch.items)) as outcomes:
         counted: set[str] = set()
         for chunk in cut_chunks(outcomes):
             with postgres.connection() as conn:
-                written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
+                try:
+                    written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
+                except (AccountLockedError, psycopg.errors.LockNotAvailable) as error:
+                    # What users may lock is theirs, so this is the account's problem, and no other's.
+                    problem = f"{describe_database_error(error).rstrip('.')}. The next run does the rest."
+                    break
             counts += written
             without_vault_entry += unvaulted
             del chunk  # before the next one is read
@@ -74,7 +79,7 @@ def insert(
     if mapping_key is not None:
         for staged_by in lineage(context):
             io_manager.remove_batch(staged_by, mapping_key)
-    return BatchSummary(account.id, batch.batch.number, counts, without_vault_entry)
+    return BatchSummary(account.id, batch.batch.number, counts, without_vault_entry, problem)
 
 
 def cut_chunks(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
@@ -117,6 +122,7 @@ def write_outcomes(
 
     Raises:
         psycopg.OperationalError: The database is gone; nothing of this chunk is written.
+        AccountLockedError: Somebody has locked the account's row; nothing of this chunk is written.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -248,24 +254,28 @@ def _write_together(
     return written
 
 
-def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[datetime]:
+def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[tuple[Any, ...]]:
     """Keep the account from being removed until the end of the transaction."""
-    cursor: psycopg.Cursor[datetime] = conn.cursor(row_factory=scalar_row)
+    cursor = conn.cursor(row_factory=tuple_row)
     return cursor.execute(query("hold_account"), {"id": account.id, "user_id": account.user_id}, prepare=True)
 
 
-def _require_account(held: psycopg.Cursor[datetime]) -> datetime:
+def _require_account(held: psycopg.Cursor[tuple[Any, ...]]) -> datetime:
     """Return the database's time.
 
     Raises:
         LeaseLostError: The account was removed, and with it, perhaps, everything of its user: nothing may be written
             again.
+        AccountLockedError: Somebody has locked its row, perhaps to remove it.
     """
-    now = held.fetchone()
-    if now is None:
+    row = held.fetchone()
+    if row is None:
         raise LeaseLostError(
             "This account was removed while a run worked on it; what the run had not committed is lost."
         )
+    if row[0] is None:
+        raise AccountLockedError
+    now: datetime = row[0]
     return now
 
 

@@ -18,7 +18,7 @@ from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database_errors import without_own_words
 from import_pipeline.due import settle_poll
-from import_pipeline.errors import ADVICE, ErrorClass
+from import_pipeline.errors import ADVICE, AccountLockedError, ErrorClass, class_of
 from import_pipeline.leases import release_lease
 from import_pipeline.ledger import count_imported_between, list_failures
 from import_pipeline.postgres import PostgresResource
@@ -144,8 +144,15 @@ def close_accounts(
         account = listing.account
         own = [summary for summary in summaries if summary.account_id == account.id]
         counts = sum((summary.counts for summary in own), Counts())
-        problem, error_class = _problem_of(listing)
+        problem, error_class = _problem_of(listing, own)
         warning = _warn_of_silence(conn, listing) if warns_of_silence and problem is None else None
+        if moves_cursor and problem is None and gives_up_after is not None:
+            _close_unlisted(conn, account, gives_up_after)
+        try:
+            to = account.opened_at if moves_cursor and problem is None else None
+            move_cursor(conn, account.id, account.user_id, to, problem)
+        except AccountLockedError as error:
+            problem, error_class = problem or str(error), error_class or class_of(error)
         without_vault_entry = sum(summary.without_vault_entry for summary in own)
         status = close_sync_job(
             conn,
@@ -158,15 +165,6 @@ def close_accounts(
             warning=warning,
         )
         release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
-        if moves_cursor and problem is None and gives_up_after is not None:
-            _close_unlisted(conn, account, gives_up_after)
-        move_cursor(
-            conn,
-            account.id,
-            account.user_id,
-            account.opened_at if moves_cursor and problem is None else None,
-            problem,
-        )
         if moves_cursor and polling_interval is not None:
             settle_poll(conn, account, polling_interval, problem, error_class)
         settled.append(
@@ -185,9 +183,12 @@ def close_accounts(
     return ImportSummary(source_app, run_id, settled)
 
 
-def _problem_of(listing: Listing) -> tuple[str | None, ErrorClass | None]:
+def _problem_of(listing: Listing, summaries: Sequence[BatchSummary]) -> tuple[str | None, ErrorClass | None]:
     """Return what kept an account from being worked on to its end, with what to do about it, and its class."""
     problem, error_class = listing.problem, listing.error_class
+    if problem is None:
+        problem = next((summary.problem for summary in summaries if summary.problem), None)
+        error_class = None if problem is None else "transient"
     command = f"import-pipeline connect {listing.account.source_app}"
     if problem is not None and error_class == "auth" and command not in problem:
         problem = f"{problem} Mend what it says, then `{command}`."

@@ -1,14 +1,15 @@
 """Stage 4, transform: each new item becomes a record, or waits, fails or is ignored, with its reason.
 
 Fetches transcripts through the connector, within its concurrency, and checks what comes back. One broken item is an
-outcome; a source that is down fails the batch. An empty transcript is never invented.
+outcome; a source that is down fails the batch. An empty transcript is never invented. An item that is slow is set
+aside: it goes on until its time is up, and others take its place meanwhile.
 """
 
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.deadlines import Allowance
 from import_pipeline.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -53,6 +55,10 @@ _LONGEST_PAUSE = timedelta(days=30)
 _WAITING_PAUSE = timedelta(minutes=5)
 _LONGEST_WAITING_PAUSE = timedelta(hours=6)
 _AHEAD = 4
+MAX_ASIDE = 8
+"""So many slow items at most go on beside those that a source is asked for at the same time."""
+_LOOK_SECONDS = 0.5
+_END: Any = object()
 
 
 @dg.op(
@@ -78,7 +84,7 @@ def transform(
             with postgres.connection() as conn:
                 now = database_time(conn)
             with open_http(context, postgres, connector, account) as http:
-                yield from transform_items(connector, account, chain([first], items), http, now)
+                yield from transform_items(connector, account, chain([first], items), http, now, context.log.warning)
 
     return Stream(batch.batch, hold(context, postgres, account, outcomes()))
 
@@ -89,8 +95,9 @@ def transform_items(
     items: Iterable[NewItem | Known | Ignored],
     http: HttpClient,
     now: datetime,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every item, in their order.
+    """Yield the outcome of every item, in their order; of those that are slow, when it is known.
 
     Args:
         connector: Turns items into records, `connector.concurrency` of them at a time.
@@ -98,6 +105,7 @@ def transform_items(
         items: What `dedup` let through; what needs no record is passed on.
         http: Asks the source for this account.
         now: The database's time.
+        tell: Tells a person what is being waited for.
 
     Raises:
         SourceUnavailableError: The source is down; the batch is tried again as a whole.
@@ -106,7 +114,9 @@ def transform_items(
     def outcome_of(item: NewItem | Known | Ignored) -> Outcome:
         return transform_item(connector, account, item, http, now) if isinstance(item, NewItem) else item
 
-    return _map_in_order(outcome_of, items, connector.concurrency, http.stop)
+    if connector.concurrency == 1 and not connector.base_url:  # nobody is asked who could be slow
+        return map(outcome_of, items)
+    return _map_in_order(outcome_of, items, connector.concurrency, http, tell)
 
 
 def transform_item(connector: Connector, account: Account, new: NewItem, http: HttpClient, now: datetime) -> Outcome:
@@ -121,7 +131,9 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
     try:
         if INVALID in item.details:
             raise ItemError(item.details[INVALID])
-        record = normalise_record(connector.fetch_record(account, item, http))
+        with http.one_item():
+            fetched = connector.fetch_record(account, item, http)
+        record = normalise_record(fetched)
     except NotReadyError as error:
         age = now - (item.started_at or new.first_seen_at or now)
         if age > connector.transcript_deadline:
@@ -176,27 +188,75 @@ def _fail(new: NewItem, error_class: ErrorClass, reason: str, now: datetime) -> 
     return Failed(new.item, error_class, reason, next_attempt_at(now, error_class, new.attempts))
 
 
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """An item on its way, and the time that it has, once it has begun."""
+
+    outcome: Future[Outcome] = field(init=False)
+    allowance: Allowance | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.outcome.done()
+
+    @property
+    def spent(self) -> float:
+        return self.allowance.spent if self.allowance else 0.0
+
+
 def _map_in_order(
-    function: Callable[[Any], Outcome], items: Iterable[Any], concurrency: int, stop: Callable[[], None]
+    function: Callable[[Any], Outcome],
+    items: Iterable[Any],
+    concurrency: int,
+    http: HttpClient,
+    tell: Callable[[str], object],
 ) -> Iterator[Outcome]:
     """Apply a function in at most `concurrency` threads, yielding in order and running `_AHEAD` times as far ahead.
 
-    So that one item which is asked for again and again does not keep the other threads idle. When it ends early,
-    because the run is cancelled or the source is down, `stop` ends what the threads are waiting for.
+    So that one item which is asked for again and again does not keep the other threads idle. Nor does one that is slow
+    keep others waiting: it is set aside, and is yielded when it has ended. When all this ends early, because the run is
+    cancelled or the source is down, it ends what the threads are waiting for.
     """
-    if concurrency == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="transform") as executor:
-        running: deque[Future[Outcome]] = deque()
+    left = iter(items)
+    in_order: deque[_Attempt] = deque()
+    aside: list[_Attempt] = []
+    is_told = False
+
+    def work(attempt: _Attempt, item: Any) -> Outcome:
+        with http.one_item() as attempt.allowance:
+            return function(item)
+
+    def running() -> list[_Attempt]:
+        return [attempt for attempt in in_order if not attempt.is_over]
+
+    with ThreadPoolExecutor(concurrency + MAX_ASIDE, thread_name_prefix="transform") as executor:
         try:
-            for item in items:
-                running.append(executor.submit(function, item))
-                if len(running) >= _AHEAD * concurrency:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+            while True:
+                while len(in_order) < _AHEAD * concurrency and len(running()) < concurrency:
+                    if (item := next(left, _END)) is _END:
+                        break
+                    attempt = _Attempt()
+                    attempt.outcome = executor.submit(work, attempt, item)
+                    in_order.append(attempt)
+                if in_order and in_order[0].is_over:
+                    yield in_order.popleft().outcome.result()
+                    continue
+                if not in_order and not aside:
+                    return
+                wait([each.outcome for each in (*running(), *aside)], _LOOK_SECONDS, FIRST_COMPLETED)
+                for attempt in [each for each in aside if each.is_over]:
+                    aside.remove(attempt)
+                    yield attempt.outcome.result()
+                for attempt in running():
+                    if len(aside) < MAX_ASIDE and attempt.spent > http.slow_seconds:
+                        in_order.remove(attempt)
+                        aside.append(attempt)
+                        if not is_told:
+                            tell(
+                                f"Calls that take longer than {http.slow_seconds:g} seconds are waited for at the end."
+                            )
+                        is_told = True
         except BaseException:
-            stop()
+            http.stop()
             executor.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,6 +1,6 @@
--- Sets for whom the rest of a transaction works: the role, and the claims of the user. The three settings below them are
--- older ways to hand claims over, which `auth.uid()` prefers: they may be left from another client of the same pool.
--- Null for the path or the timeout leaves it as it is.
+-- Sets for whom the rest of a transaction works: the role, and the claims of the user. The three settings below them
+-- are older ways to hand claims over, which `auth.uid()` prefers: they may be left from another client of the same
+-- pool. Null for the path or a timeout leaves it as it is.
 select
     pg_catalog.set_config('role', %(role)s, true),
     pg_catalog.set_config('request.jwt.claims', %(claims)s, true),
@@ -12,4 +12,7 @@ select
         'idle_in_transaction_session_timeout',
         coalesce(%(idle_timeout)s, pg_catalog.current_setting('idle_in_transaction_session_timeout')),
         true
+    ),
+    pg_catalog.set_config(
+        'lock_timeout', coalesce(%(lock_timeout)s, pg_catalog.current_setting('lock_timeout')), true
     )

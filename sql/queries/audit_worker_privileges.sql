@@ -1,6 +1,6 @@
 -- Returns what import_worker may do beyond what it needs, whether granted to it or to everybody, and what it may not do
 -- though it needs it. That everybody may create temporary tables is not among it: those are seen by their session alone,
--- and our statements never look there.
+-- and our statements never look there. So nobody's temporary schemas are looked at.
 with worker as (
     select oid from pg_catalog.pg_roles where rolname = 'import_worker'
 ),
@@ -18,7 +18,8 @@ needed (object, privileges) as (
         ('import_pipeline.leases', '{select,insert,update,delete}'),
         ('import_pipeline.rate_budgets', '{select,insert,update,delete}'),
         ('import_pipeline.polls', '{select,insert,update,delete}'),
-        ('import_pipeline.dropped_files', '{select,insert,update,delete}')
+        ('import_pipeline.dropped_files', '{select,insert,update,delete}'),
+        ('import_pipeline.shared_folders', '{select,insert}')
 ),
 lacking as (
     select 'table ' || c.oid::regclass as object, p.name as privilege
@@ -63,12 +64,13 @@ had as (
     from worker
     cross join pg_catalog.pg_class as c
     cross join unnest('{usage,select,update}'::text[]) as p (name)
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and n.nspname !~ '^pg_'
     where c.relkind = 'S' and has_sequence_privilege(worker.oid, c.oid, p.name)
     union all
     select 'schema ' || quote_ident(n.nspname), 'create', has_schema_privilege('public', n.oid, 'create')
     from worker
     cross join pg_catalog.pg_namespace as n
-    where has_schema_privilege(worker.oid, n.oid, 'create')
+    where n.nspname !~ '^pg_' and has_schema_privilege(worker.oid, n.oid, 'create')
     union all
     select 'database ' || quote_ident(d.datname), 'create', has_database_privilege('public', d.oid, 'create')
     from worker
@@ -79,6 +81,7 @@ had as (
     select 'function ' || f.oid::regprocedure, 'execute', false
     from worker
     cross join pg_catalog.pg_proc as f
+    join pg_catalog.pg_namespace as n on n.oid = f.pronamespace and n.nspname !~ '^pg_'
     cross join lateral aclexplode(f.proacl) as a
     where a.grantee = worker.oid
         and f.pronamespace <> to_regnamespace('import_pipeline')
@@ -87,6 +90,7 @@ had as (
     select 'table ' || c.oid::regclass, 'grant option for ' || lower(a.privilege_type), false
     from worker
     cross join pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and n.nspname !~ '^pg_'
     cross join lateral aclexplode(c.relacl) as a
     where a.grantee = worker.oid and a.is_grantable
 )
@@ -110,4 +114,23 @@ select
 from lacking
 where to_regnamespace('import_pipeline') is not null
 group by lacking.object
+union all
+-- Only a superuser can take it from everybody, so it is told where one keeps the schema.
+select
+    'warning',
+    'function lo_create(oid)',
+    'Everybody may store large objects, past every table and policy, and import_worker with them.',
+    'revoke execute on function ' || string_agg(f.oid::regprocedure::text, ', ' order by f.proname) || ' from public;'
+from worker
+cross join pg_catalog.pg_proc as f
+where f.pronamespace = 'pg_catalog'::regnamespace
+    and f.proname in ('lo_create', 'lo_creat', 'lo_from_bytea', 'lo_put', 'lowrite')
+    and has_function_privilege('public', f.oid, 'execute')
+    and exists (
+        select
+        from pg_catalog.pg_namespace as n
+        join pg_catalog.pg_roles as o on o.oid = n.nspowner
+        where n.nspname = 'import_pipeline' and o.rolsuper
+    )
+having count(*) > 0
 order by 2

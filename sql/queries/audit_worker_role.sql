@@ -44,4 +44,6 @@ join pg_catalog.pg_shdepend as s
     and s.refobjid = worker.oid
     and s.deptype = 'o'
     and s.dbid in (0, (select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
+-- What somebody's session has for as long as it lasts is no matter.
+where coalesce((pg_identify_object(s.classid, s.objid, s.objsubid)).schema, '') !~ '^pg_(toast_)?temp'
 order by 2, 3

@@ -1,7 +1,8 @@
--- Returns three things that stay the same for a connection. First whether a stranger may create objects in a schema of the
--- search_path: his operator `^ (integer, integer)`, a better match than PostgreSQL's own, would run as import_worker. All
--- names are spelt out here for the same reason. No strangers are superusers, this login, and who owns the database or
--- the table recordings. Then whom the server takes its client for: its own process, and the client's port.
+-- Returns four things that stay the same for a connection. First whether a stranger may create objects in a schema of
+-- the search_path: his operator `^ (integer, integer)`, a better match than PostgreSQL's own, would run as
+-- import_worker. All names are spelt out here for the same reason. No strangers are superusers, this login, and who
+-- owns the database or the table recordings. Then how long it waits for locks at most (0: for ever). Then whom the
+-- server takes its client for: its own process, and the client's port.
 select
     exists (
         select
@@ -42,5 +43,10 @@ select
                     )
             )
     ) as path_is_open,
+    (
+        select s.setting::pg_catalog.int4
+        from pg_catalog.pg_settings as s
+        where s.name operator(pg_catalog.=) 'lock_timeout'
+    ),
     pg_catalog.pg_backend_pid(),
     pg_catalog.inet_client_port()

@@ -3,7 +3,8 @@ select
     import_items.source_app, import_items.external_id, import_items.status, import_items.title, import_items.location,
     import_items.started_at, import_items.attempts, import_items.error_class, import_items.error_message,
     import_items.http_status, import_items.request_id, import_items.retry_at, import_items.run_id, import_items.first_seen_at, import_items.updated_at,
-    import_items.recording_id, recordings.title as recording_title, recordings.created_at as recording_created_at,
+    import_items.recording_id, recordings.title as recording_title,
+    import_pipeline.known_time(recordings.created_at) as recording_created_at,
     recordings.bank_id
 from public.import_items
 left join public.recordings on recordings.id = import_items.recording_id

@@ -1,5 +1,5 @@
 -- Returns the time, and when the oldest item began that still waits, or that failed and is due again, for one account.
-select now(), min(coalesce(started_at, first_seen_at))
+select now(), import_pipeline.known_time(min(coalesce(started_at, first_seen_at)))
 from public.import_items
 where user_id = %(user_id)s
     and source_app = %(source_app)s

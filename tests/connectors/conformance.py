@@ -21,7 +21,6 @@ from uuid import UUID, uuid4
 
 import pytest
 import tenants
-import zstandard
 from fakes import Call, Provider, RequestRecord, make_calls
 from fakes.server import Request, Response
 from psycopg.rows import dict_row
@@ -55,7 +54,7 @@ from import_pipeline.stages.insert import cut_chunks, write_outcomes
 from import_pipeline.stages.report import close_accounts
 from import_pipeline.stages.run import database_time
 from import_pipeline.stages.transform import describe_bug, describe_problem, transform_items
-from import_pipeline.staging import read_output, write_output
+from import_pipeline.staging import _read_lines, read_output, write_output
 from import_pipeline.sync_jobs import settle_broken_run
 
 SECRET_KEY = "Zm9yIHRlc3RzIG9ubHksIDMyIGJ5dGVzIGxvbmcgISE="
@@ -280,7 +279,7 @@ def find_fixture(source_app: str) -> Source | None:
     return fixture
 
 
-CONNECTORS = list(discover_connectors().values())
+CONNECTORS = [connector.for_command() for connector in discover_connectors().values()]
 FIXTURES = {each.source_app: find_fixture(each.source_app) for each in CONNECTORS}
 TARGETS = [
     Target(connector, fixture, kind)
@@ -530,7 +529,7 @@ class World:
 
     def _stage(self, run_id: str, step: str, account: Account, items: Any) -> Iterator[Any]:
         """Write items as an op's output and read them again as the next one's input."""
-        path = UPath(self.folder / "staging" / run_id / f"{step}.jsonl.zst")
+        path = UPath(self.folder / "staging" / run_id / step / "result.sealed")
         write_output(path, Stream(Batch(account, 0), iter(items)))
         yield from read_output(path).items
 
@@ -577,9 +576,8 @@ class World:
     def staged_text(self) -> str:
         """Return all that was staged so far."""
         texts = []
-        for path in (self.folder / "staging").rglob("*.zst"):
-            with path.open("rb") as raw:
-                texts.append(zstandard.ZstdDecompressor().stream_reader(raw).read().decode())
+        for path in (self.folder / "staging").rglob("*.sealed"):
+            texts += [line.decode() for line in _read_lines(UPath(path))]
         return "\n".join(texts)
 
 

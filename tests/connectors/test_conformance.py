@@ -750,19 +750,18 @@ def test_faults_of_the_connection_cost_no_item(world: World, target: Target) -> 
     check_library(world, ana)
 
 
+@pytest.mark.timeout(120)
 @each(usual(REST))
 def test_f49_a_request_that_hangs_is_given_up_and_repeated(
     world: World, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IMPORT_PIPELINE_HTTP_TIMEOUT", "0.3")
+    monkeypatch.setenv("IMPORT_PIPELINE_HTTP_TIMEOUT", "1")
     server = world.start(target, 5)
-    server.faults.hang_seconds = 20
+    server.faults.hang_seconds = 3600
     listing = target.source.listing
     server.faults.next_faults = [NextFault("hang", listing), NextFault("hang", rf"^(?!.*({listing}))(?!.*/token$)")]
     ana = world.connect(target, server)
-    began = time.monotonic()
     assert world.sync(ana).problem is None
-    assert time.monotonic() - began < 10
     assert not server.faults.next_faults
     check_library(world, ana)
 

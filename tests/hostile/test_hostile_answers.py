@@ -6,7 +6,6 @@ import json
 import math
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -343,6 +342,7 @@ def test_an_answer_without_end_is_left(
     assert is_harmless(str(caught.value))
 
 
+@pytest.mark.timeout(120)  # it would be hours
 def test_captions_full_of_signs_take_no_time(site: Site, client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever uploads a video writes its captions, and the library looks for tags with the square of their length."""
     monkeypatch.setenv("IMPORT_PIPELINE_YOUTUBE_SITE_URL", site.url)
@@ -355,7 +355,6 @@ def test_captions_full_of_signs_take_no_time(site: Site, client: HttpClient, mon
         "no times": b"<text>a</text>",
     }
     prologue = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]>'
-    before = time.process_time()
     for name, texts in pages.items():
         content = (
             b'<?xml version="1.0"?>' + prologue * (name == "entities") + b"<transcript>" + texts + b"</transcript>"
@@ -385,7 +384,6 @@ def test_captions_full_of_signs_take_no_time(site: Site, client: HttpClient, mon
         site.say = say  # type: ignore[method-assign]
         captions = outcome(lambda: _youtube_site.read_captions("aaaaaaaaaaa", "en", client))
         assert isinstance(captions, ItemError if name in ("long", "plain", "entities", "no times") else tuple), name
-    assert time.process_time() - before < 30  # hours, if it grew with the square
 
 
 @QUICK

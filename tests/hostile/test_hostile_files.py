@@ -59,12 +59,11 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def upload(*paths: Path, dropped: bool = False, folder: Path | None = None) -> dict[str, str]:
+def upload(*paths: Path, dropped: bool = False) -> dict[str, str]:
     """Return what becomes of the files of these paths: title → transcript, or the reason it has none."""
-    source = FileUpload()
-    named: dict[str, Any] = {("dropped" if dropped else "paths"): [path_to_uri(path) for path in paths]}
-    options = source.check_options(named | ({"folder": path_to_uri(folder)} if folder else {}))
-    account = Account(uuid4(), uuid4(), source.source_app, "ana", datetime.now(UTC), options=options)
+    source = FileUpload(is_of_command=not dropped)
+    options = source.check_options({"dropped" if dropped else "paths": [path_to_uri(path) for path in paths]})
+    account = Account(uuid4(), uuid4(), source.source_app, "ana@example.com", datetime.now(UTC), options=options)
     outcomes: dict[str, str] = {}
     with HttpClient("Files", "http://localhost") as http:
         for item in list_items(source, account, http):
@@ -136,7 +135,10 @@ def test_a_pipe_that_is_named_is_no_trap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a link", "a link to a folder", "a way up", "a link to a link"])
-def test_nothing_outside_is_read_for_who_drops_a_link(kind: str, folder: Path, secret: Path, tmp_path: Path) -> None:
+def test_nothing_outside_is_read_for_who_drops_a_link(
+    kind: str, folder: Path, secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMPORT_PIPELINE_DROP_FOLDER", str(tmp_path))
     (tmp_path / "inner").symlink_to(secret.parent)
     match kind:
         case "a link":
@@ -150,13 +152,17 @@ def test_nothing_outside_is_read_for_who_drops_a_link(kind: str, folder: Path, s
         case _:
             (folder / "x.vtt").symlink_to(tmp_path / "inner" / "secret.vtt")
             path = folder / "x.vtt"
-    (reason,) = upload(path, dropped=True, folder=folder).values()
-    assert reason == "reason: The file is a link that leads out of the folder."
+    (reason,) = upload(path, dropped=True).values()
+    told = "names what lies above it" if kind == "a way up" else "is a link or lies behind one"
+    assert reason.startswith(f"reason: The file {told}")
 
 
 @pytest.mark.timeout(120)
-def test_a_link_that_takes_the_place_of_a_file_at_any_moment_shows_nothing(folder: Path, secret: Path) -> None:
+def test_a_link_that_takes_the_place_of_a_file_at_any_moment_shows_nothing(
+    folder: Path, secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Swapped between a file and a link, from at once to after some looks, while it is looked at again and again."""
+    monkeypatch.setenv("IMPORT_PIPELINE_DROP_FOLDER", str(tmp_path))
     path, spare = folder / "x.vtt", folder / ".spare"
     stopping, moments, seen = threading.Event(), random.Random(1), list[str]()  # noqa: S311 - no secret
 
@@ -173,12 +179,12 @@ def test_a_link_that_takes_the_place_of_a_file_at_any_moment_shows_nothing(folde
     try:
         # How often the file stands still for a whole look depends on the machine: until it did once, it goes on.
         while len(seen) < 300 or not any("Mine." in text for text in seen):
-            seen.extend(upload(path, dropped=True, folder=folder).values())
+            seen.extend(upload(path, dropped=True).values())
     finally:
         stopping.set()
         swapping.join()
     assert not [text for text in seen if "Nobody may read" in text]
-    assert [text for text in seen if "leads out" in text]
+    assert [text for text in seen if "is a link" in text]
 
 
 # --- names and depths ---------------------------------------------------------------------------------------------

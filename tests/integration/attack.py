@@ -57,6 +57,7 @@ LABELS = {
     "public.import_items": "external_id",
     **{f"import_pipeline.{table}": "account_id::text" for table in PRIVATE},
     "import_pipeline.schema_migrations": "'history'",
+    "import_pipeline.shared_folders": "path",
 }
 """Table → what tells its rows apart."""
 
@@ -77,6 +78,7 @@ MARKS = {
     "import_pipeline.polls": "attempts = 99",
     "import_pipeline.rate_budgets": "name = '!'",
     "import_pipeline.schema_migrations": "name = '!'",
+    "import_pipeline.shared_folders": "path = '!'",
 }
 """Table → a change by which a row is known afterwards."""
 
@@ -136,6 +138,7 @@ def build(conn: Connection) -> None:
         " values (%s, 'zoom', %s, 'imported', %s)",
         [(id_of(owner), name, id_of(name)) for name, (owner, _) in RECORDINGS.items() if owner != "zoe"],
     )
+    conn.execute("insert into import_pipeline.shared_folders (path, is_dropped) values ('/srv/calls', true)")
     for table in PRIVATE:
         many(insert_private(table), [(id_of(account),) for account in ACCOUNTS])
     conn.commit()

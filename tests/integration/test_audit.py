@@ -227,6 +227,69 @@ LEFT_OPEN: dict[str, tuple[str, tuple[str, str, str]]] = {
         " grant execute on function public.f() to import_worker",
         ("worker-privileges", "danger", "function public.f()"),
     ),
+    "a stranger's table that policies read": (
+        "create role stranger_of_test login; alter table public.vault_memberships owner to stranger_of_test",
+        ("foreign-owners", "danger", "table public.vault_memberships"),
+    ),
+    "a stranger's function that policies call": (
+        "create role stranger_of_test login; grant usage on schema auth to stranger_of_test;"
+        " alter function auth.uid() owner to stranger_of_test",
+        ("foreign-owners", "danger", "function auth.uid()"),
+    ),
+    "a table that one of the API's roles owns": (
+        "grant create on schema public to service_role; alter table public.vaults owner to service_role;"
+        " revoke create on schema public from service_role",
+        ("foreign-owners", "danger", "table public.vaults"),
+    ),
+    "a trigger of somebody else's session": (
+        "create role stranger_of_test login;"
+        " create function pg_temp.f() returns trigger language plpgsql as 'begin return new; end';"
+        " create trigger steal before insert on public.recordings for each row execute function pg_temp.f()",
+        ("foreign-triggers", "danger", "trigger steal on public.recordings"),
+    ),
+    "a trigger that runs somebody else's function": (
+        "create role stranger_of_test login;"
+        " create function public.f() returns trigger language plpgsql as 'begin return new; end';"
+        " alter function public.f() owner to stranger_of_test;"
+        " create trigger steal before insert on public.vault_entries for each row execute function public.f()",
+        ("foreign-triggers", "danger", "trigger steal on public.vault_entries"),
+    ),
+    "a trigger on a table of ours": (
+        "create function public.f() returns trigger language plpgsql as 'begin return new; end';"
+        " create trigger note after update on public.import_items for each row execute function public.f()",
+        ("foreign-triggers", "danger", "trigger note on public.import_items"),
+    ),
+    "a rule": (
+        "create rule gone as on insert to public.sync_jobs do instead nothing",
+        ("foreign-triggers", "danger", "rule gone on public.sync_jobs"),
+    ),
+    "an event trigger that runs somebody else's function": (
+        "create role stranger_of_test login;"
+        " create function public.f() returns event_trigger language plpgsql as 'begin end';"
+        " alter function public.f() owner to stranger_of_test;"
+        " create event trigger lurk on ddl_command_end execute function public.f()",
+        ("foreign-triggers", "warning", "event trigger lurk"),
+    ),
+    "an API whose users may create triggers": (
+        "grant trigger, references on public.recordings to authenticated, anon",
+        ("foreign-triggers", "danger", "table public.recordings"),
+    ),
+    "a login that is more than a login": (
+        "alter role import_login createrole",
+        ("login-role", "danger", "role import_login"),
+    ),
+    "a login that may become somebody else": (
+        "grant service_role to import_login",
+        ("login-role", "danger", "role import_login"),
+    ),
+    "a login that reads by itself": (
+        "grant select on public.recordings to import_login",
+        ("login-role", "danger", "table public.recordings"),
+    ),
+    "large objects for everybody": (
+        "grant execute on function pg_catalog.lo_create(oid) to public",
+        ("worker-privileges", "warning", "function lo_create(oid)"),
+    ),
     "a bare claim": (
         "create policy mine on public.vaults for select to anon using (auth.uid() is not null)",
         ("policies-per-row", "warning", "policy mine on public.vaults"),
@@ -361,13 +424,17 @@ BARE = (
     ("entries of own vaults", "vault_entries"),
     ("own jobs", "sync_jobs"),
 )
+TABLES = (*("banks", "bank_memberships", "vaults", "vault_memberships", "recordings", "vault_entries", "sync_jobs"),)
 THEIRS = {
+    # A product's default privileges let whoever is signed in create triggers on all of its tables.
+    *(("foreign-triggers", "danger", f"table public.{table}") for table in TABLES),
     ("tables-without-row-security", "danger", "table public.activity"),
     ("open-policies", "danger", 'policy "all comments" on public.comments'),
     ("views", "danger", "view public.latest_recordings"),
     ("definer-callers", "danger", "function public.is_member(uuid)"),
     ("definer-callers", "danger", "function public.get_import_counts(uuid)"),
     ("definer-paths", "warning", "function public.is_member(uuid)"),
+    ("definer-paths", "warning", "function public.copy_recording_to_organization(uuid,uuid,uuid)"),
     ("definer-paths", "danger", "function public.get_import_counts(uuid)"),
     ("definer-paths", "danger", "function public.note_recording()"),
     *(("policies-per-row", "warning", f'policy "{name}" on public.{table}') for name, table in BARE),
@@ -408,7 +475,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def test_the_command_exits_with_1_if_there_are_findings_and_0_if_not(
     shell: Shell, database_url: str, conn: Connection
 ) -> None:
-    shell.set(DATABASE_URL=database_url)
+    shell.set(DATABASE_URL=as_login(database_url))
     outcome = shell.run("audit")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "Nothing found.\n")
     assert shell.run("audit", "--json").json == []
@@ -433,6 +500,47 @@ def test_the_command_exits_with_1_if_there_are_findings_and_0_if_not(
     assert [Finding(**each).object for each in listed.json if each["rule"] == "tables-without-row-security"] == [
         f"table public.notes_{number}" for number in range(7)
     ]
+
+
+def as_login(url: str) -> str:
+    return re.sub(r"//[^@/]*@", "//import_login@", url)
+
+
+def test_one_address_for_owner_and_importer_is_told_once_and_two_are_no_finding(
+    shell: Shell, database_url: str, conn: Connection
+) -> None:
+    shell.set(DATABASE_URL=database_url)
+    (told,) = shell.run("audit", "--json").json
+    assert (told["rule"], told["severity"], told["object"]) == ("login-role", "warning", f"role {conn.info.user}")
+    assert "alter role import_login password" in told["remedy"]
+    assert "IMPORT_PIPELINE_MIGRATION_URL" in told["remedy"]
+    shell.set(DATABASE_URL=as_login(database_url), IMPORT_PIPELINE_MIGRATION_URL=database_url)
+    assert shell.run("audit").code == 0
+    assert shell.run("migrate", "--check").code == 0
+
+
+def test_temporary_objects_of_any_session_are_no_findings_and_no_drift_and_steer_nothing(
+    conn: Connection, database_url: str
+) -> None:
+    """As sessions of a pool have them, from whoever used them before."""
+    with psycopg.connect(as_login(database_url)) as other:
+        other.execute("set role import_worker")
+        other.execute("create temporary table kept (id serial, said text)")
+        other.execute("create type pg_temp.uuid as (x text)")
+        other.commit()
+        for name in ("uuid", "text", "jsonb", "timestamptz", "bool", "int4", "_text", "regprocedure"):
+            conn.execute(f"create domain pg_temp.{name} as pg_catalog.int8 check (1 / (value - value) > 0)")
+        conn.execute("create temporary table pg_class (oid pg_catalog.int4, relname pg_catalog.text)")
+        conn.execute("create temporary sequence numbers")
+        conn.execute("grant all on pg_temp.pg_class to import_worker")
+        conn.execute("create function pg_temp.f() returns pg_catalog.int4 language sql as 'select 1'")
+        conn.execute("grant execute on function pg_temp.f() to import_worker")
+        conn.commit()
+        assert find_findings(conn) == []
+        assert find_findings(other) == []
+        conn.commit()
+        assert migrations.check(conn).drifted == []
+        conn.commit()
 
 
 def test_the_command_looks_at_a_database_that_was_never_migrated_and_leaves_it_so(

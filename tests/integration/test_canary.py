@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import psycopg
 import pytest
-import zstandard
 from commands import COMMAND, VTT, CommandLine, write_calls
 from fakes import FathomServer, Faults, ZoomServer
 from servers import with_database
+from upath import UPath
 
 from import_pipeline.embedded import open_server
+from import_pipeline.staging import _read_lines
 
 pytestmark = pytest.mark.long
 
@@ -58,13 +61,13 @@ def run(command: CommandLine, *arguments: str, given: str = "") -> str:
     return f"{done.returncode}\n{done.stdout}{done.stderr}"
 
 
-def files_with_canary(home: Path, *, but_not_below: str = "") -> Iterator[str]:
+def files_with_canary(command: CommandLine, *, but_not_below: str = "") -> Iterator[str]:
+    home = command.home
     for path in home.rglob("*"):
         if not path.is_file() or path.is_socket() or but_not_below in path.relative_to(home).parts:
             continue
-        data = path.read_bytes()
-        if path.suffix == ".zst":
-            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        with mock.patch.dict(os.environ, command.environment):  # there is the key of what is sealed
+            data = b"".join(_read_lines(UPath(path))) if path.suffix == ".sealed" else path.read_bytes()
         if CANARY.encode() in data:
             yield str(path.relative_to(home))
 
@@ -122,7 +125,7 @@ def test_f88_no_secret_is_found_in_any_output_file_table_or_command_line(tmp_pat
     assert "connect" in printed
     assert CANARY not in printed
     assert not [line for line in processes.seen if CANARY in line]
-    assert not list(files_with_canary(command.home))
+    assert not list(files_with_canary(command))
     with open_server(command.home) as server:
         assert not list(tables_with_canary(server.url()))
 
@@ -156,6 +159,6 @@ def test_f88_what_was_said_is_found_in_the_table_of_recordings_and_nowhere_else(
     )
     assert "cut off" in printed
     assert CANARY not in printed
-    assert not list(files_with_canary(command.home, but_not_below="postgres"))
+    assert not list(files_with_canary(command, but_not_below="postgres"))
     with open_server(command.home) as server:
         assert list(tables_with_canary(server.url())) == ["import_pipeline: public.recordings"]

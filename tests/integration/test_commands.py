@@ -320,7 +320,7 @@ def test_a_run_for_everybody_cannot_carry_the_files_of_one(
     make_user(conn, "ben@example.com")
     with dg.DagsterInstance.ephemeral() as instance:
         job = build_import_job(
-            FileUpload(),
+            FileUpload(is_of_command=True),
             postgres=PostgresResource(url=command_line.settings["DATABASE_URL"]),
             io_manager=StreamIOManager(base=str(tmp_path / "staged")),
         )

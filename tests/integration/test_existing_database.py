@@ -137,6 +137,7 @@ def test_nothing_of_the_owners_is_changed_and_only_this_is_added(owner: Connecti
         'policy Import worker adds only to the claimed user\'s banks',
         "policy Import worker adds recordings",
         "policy Import worker adds vault entries",
+        "policy Import worker enters only vaults its user may write to",
         'policy Import worker keeps only the claimed user\'s sync jobs',
         "policy Import worker keeps sync jobs",
         "policy Import worker sees banks",

@@ -165,6 +165,8 @@ NOTHING_BESIDES = (
     "select pg_read_file('/etc/passwd')",
     "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres' and pid <> pg_backend_pid()",
     "select rolpassword from pg_authid",
+    "select lo_create(0)",
+    "select lo_from_bytea(0, 'x')",
     "comment on table public.recordings is 'x'",
     "reindex table public.recordings",
     "alter system set fsync = off",

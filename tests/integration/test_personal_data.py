@@ -13,11 +13,11 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import tenants
-import zstandard
 from commands import Shell, write_calls
 from connectors.demo import Call, Demo
 from cryptography.fernet import Fernet
 from psycopg import sql
+from upath import UPath
 from world import World
 
 from import_pipeline.accounts import ensure_account
@@ -27,6 +27,7 @@ from import_pipeline.leases import LeaseLostError, acquire_lease
 from import_pipeline.personal_data import count_rows, erase_rows, export_rows
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, Ready
 from import_pipeline.stages.insert import write_outcomes
+from import_pipeline.staging import _read_lines
 
 Connection = psycopg.Connection[Any]
 SAID = "canary-4d1e was said"
@@ -351,12 +352,11 @@ def test_erase_must_be_told_whom(world: World, shell: Shell) -> None:
 
 
 def everything_below(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file, decompressed."""
+    """Name and content of every file, unsealed."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_socket():
-            data = path.read_bytes()
-            if path.name.endswith(".zst"):
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+            is_staged = path.name.endswith(".sealed")
+            data = b"".join(_read_lines(UPath(path))) if is_staged else path.read_bytes()
             yield str(path.relative_to(folder)), data
 
 

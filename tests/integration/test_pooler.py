@@ -73,7 +73,7 @@ def test_the_whole_job_works_through_the_pooler(pooled_url: str, tmp_path: Path)
         user = create_user(conn, "ana@example.com")
         conn.execute("insert into public.import_sources (user_id, source_app) values (%s, 'file-upload')", [user])
     job = build_import_job(
-        FileUpload(),
+        FileUpload(is_of_command=True),
         postgres=PostgresResource(url=pooled_url),
         io_manager=StreamIOManager(base=str(tmp_path / "staged")),
     )

@@ -153,9 +153,9 @@ def test_the_job_says_what_it_removed_and_leaves_the_library_alone(
 ) -> None:
     staging = tmp_path / "staging"
     for each in ("young", "old"):
-        write_output(UPath(staging) / each / "step" / "result.jsonl.zst", [])
+        write_output(UPath(staging) / each / "step" / "result.sealed", [])
     long_ago = time.time() - LONG_AGO.total_seconds()
-    for path in (staging / "old" / "step" / "result.jsonl.zst", staging / "old" / "step", staging / "old"):
+    for path in (staging / "old" / "step" / "result.sealed", staging / "old" / "step", staging / "old"):
         os.utime(path, (long_ago, long_ago))
     run(instance)
     run(instance)

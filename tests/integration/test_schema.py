@@ -366,7 +366,7 @@ def test_functions_that_need_no_more_than_the_importer_may_have_his_rights_only(
     assert conn.execute(
         "select array_agg(proname order by proname) from pg_proc"
         " where pronamespace = 'import_pipeline'::regnamespace and not prosecdef"
-    ).fetchone() == (["count_request", "settle_rate_budgets", "take_rate_budgets"],)
+    ).fetchone() == (["count_request", "known_cursor", "known_time", "settle_rate_budgets", "take_rate_budgets"],)
 
 
 def test_functions_with_their_owners_rights_look_at_nobodys_temporary_objects(conn: Connection) -> None:

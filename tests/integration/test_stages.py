@@ -1204,7 +1204,7 @@ def test_a_backfill_does_not_move_the_cursor_back(world: World) -> None:
 
 def transcripts_staged(world: World) -> list[str]:
     """The steps whose staged files could hold a transcript."""
-    return sorted(path.parent.name for path in world.staging.rglob("*.jsonl.zst") if "transform" in path.parent.name)
+    return sorted(path.parent.name for path in world.staging.rglob("*.sealed") if "transform" in path.parent.name)
 
 
 def test_staged_files_are_private_and_gone_after_insert(world: World) -> None:
@@ -1223,7 +1223,7 @@ def test_staged_files_are_private_and_gone_after_insert(world: World) -> None:
         assert world.run(Watching(calls(3))).success
     finally:
         os.umask(umask)
-    files = {name: mode for name, mode in seen.items() if name.endswith((".zst", ".partial"))}
+    files = {name: mode for name, mode in seen.items() if name.endswith((".sealed", ".partial"))}
     assert len(files) >= 3
     assert any(name.endswith(".partial") for name in files)
     assert set(files.values()) == {0o600}

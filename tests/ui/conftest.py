@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from commands import REPOSITORY, CommandLine
 from dev import Dev, running_dev
 from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 EMAIL = "ana@example.com"
 CALLS = 24
@@ -70,9 +70,21 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, dev: Dev) -> StorageState:
+    """What a browser keeps of having signed in with a link."""
+    page = browser.new_page()
+    page.goto(dev.link())
+    state = page.context.storage_state()
+    page.context.close()
+    return state
+
+
 @pytest.fixture
-def context(browser: Browser, dev: Dev) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=dev.url, viewport={"width": 1440, "height": 900}, locale="en-GB")
+def context(browser: Browser, dev: Dev, signed_in: StorageState) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        base_url=dev.url, viewport={"width": 1440, "height": 900}, locale="en-GB", storage_state=signed_in
+    )
     context.set_default_timeout(30_000)
     yield context
     context.close()
@@ -81,14 +93,24 @@ def context(browser: Browser, dev: Dev) -> Iterator[BrowserContext]:
 class Camera:
     """Takes screenshots of the page of one test."""
 
-    def __init__(self, page: Page, folder: Path) -> None:
+    def __init__(self, page: Page) -> None:
         self._page = page
-        self._folder = folder
 
     def shoot(self, name: str) -> None:
         """Write `name.png`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._page.screenshot(path=self._folder / f"{name}.png")
+        shoot(self._page, name)
+
+
+def shoot(page: Page, name: str) -> None:
+    folder = Path(os.environ.get("UI_SCREENSHOTS") or REPOSITORY / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")
+
+
+@pytest.fixture
+def pictures() -> Callable[[Page, str], None]:
+    """`pictures(page, name)` writes `name.png`, of any page."""
+    return shoot
 
 
 @pytest.fixture
@@ -98,4 +120,4 @@ def page(context: BrowserContext) -> Page:
 
 @pytest.fixture
 def camera(page: Page) -> Camera:
-    return Camera(page, Path(os.environ.get("UI_SCREENSHOTS") or REPOSITORY / "screenshots"))
+    return Camera(page)

@@ -13,7 +13,7 @@ import pytest
 from commands import CommandLine
 from dev import Dev, wait_until
 from fakes import FathomServer
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, StorageState, expect
 
 pytestmark = pytest.mark.long
 
@@ -70,9 +70,9 @@ def launch(page: Page, dev: Dev) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backfill(browser: Browser, dev: Dev) -> str:
+def backfill(browser: Browser, dev: Dev, signed_in: StorageState) -> str:
     """Launch a backfill of three months in the browser, once, before anything else."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(viewport={"width": 1440, "height": 900}, storage_state=signed_in)
     open_job(page, dev, "/partitions")
     page.get_by_role("button", name="Launch backfill").click()
     page.get_by_placeholder(re.compile("^ex:")).fill(f"[{MONTHS[0]}...{MONTHS[-1]}]")

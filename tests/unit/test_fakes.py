@@ -113,18 +113,16 @@ def test_calls_are_spread_over_months_and_have_several_speakers() -> None:
 # The server
 
 
-def test_requests_are_answered_over_one_connection_and_fast() -> None:
+def test_requests_are_answered_over_one_connection() -> None:
     with FathomServer(calls=5) as server:
         connection = http.client.HTTPConnection(server.host, server.port)
         connection.request("GET", "/external/v1/meetings", headers=KEY)
         connection.getresponse().read()
         used = connection.sock
-        began = time.monotonic()
         for _ in range(100):
             connection.request("GET", "/external/v1/meetings", headers=KEY)
             assert connection.getresponse().read()
         assert connection.sock is used
-        assert time.monotonic() - began < 1
 
 
 def test_the_log_keeps_the_raw_path_the_decoded_query_and_what_was_answered() -> None:
@@ -154,15 +152,14 @@ def test_bodies_may_come_in_chunks() -> None:
         connection.close()
 
 
+@pytest.mark.timeout(120)
 def test_closing_ends_open_connections_and_hanging_answers() -> None:
-    server = FathomServer(calls=1, faults=Faults(always={"": "hang"}, hang_seconds=60)).start()
+    server = FathomServer(calls=1, faults=Faults(always={"": "hang"}, hang_seconds=3600)).start()
     with socket.create_connection((server.host, server.port)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         time.sleep(0.05)
-        began = time.monotonic()
         server.close()
         assert connection.recv(10) == b""
-        assert time.monotonic() - began < 1
 
 
 # Faults
@@ -187,15 +184,17 @@ def test_a_fault_can_be_any_status(kind: str) -> None:
 )
 def test_too_many_requests_says_in_four_ways_how_long_to_wait(kind: str, pattern: str | None) -> None:
     with FathomServer(calls=1, faults=Faults(always={"meetings$": kind}, retry_after_seconds=2.2)) as server:
+        asked_at = time.monotonic()
         answer = ask(server, "/external/v1/meetings", KEY)
+        answered_at = time.monotonic()
         assert answer.status == 429
         text = answer.headers.get("Retry-After")
         assert (text is None) if pattern is None else re.fullmatch(pattern, text or "")
-        wait = server.silence_until("fathom-test-key") - time.monotonic()
+        silent_until = server.silence_until("fathom-test-key")
         if pattern is None:
-            assert wait < 0
+            assert silent_until < answered_at
         else:
-            assert 2 < wait < 3.3
+            assert asked_at + 2 < silent_until < answered_at + 3.3
         if text and "GMT" in text:
             assert parsedate_to_datetime(text) > datetime.now(UTC) + timedelta(seconds=2)
 
@@ -203,12 +202,11 @@ def test_too_many_requests_says_in_four_ways_how_long_to_wait(kind: str, pattern
 def test_what_comes_before_the_demanded_silence_is_over_came_early() -> None:
     with FathomServer(calls=1, early_grace_seconds=0) as server:
         server.faults.next_faults = ["429-retry-after"]
-        server.faults.retry_after_seconds, server.faults.fractional_retry_after = 0.3, True
-        assert ask(server, "/external/v1/meetings", KEY).headers["Retry-After"] == "0.300"
-        time.sleep(0.1)
+        server.faults.retry_after_seconds, server.faults.fractional_retry_after = 1.5, True
+        assert ask(server, "/external/v1/meetings", KEY).headers["Retry-After"] == "1.500"
         ask(server, "/external/v1/meetings", KEY)
         ask(server, "/external/v1/meetings", OAUTH)  # somebody else
-        time.sleep(0.3)
+        time.sleep(1.6)
         ask(server, "/external/v1/meetings", KEY)
         assert [record.came_early for record in server.requests] == [False, True, False, False]
         assert len(server.early_requests) == server.summary()["came_early"] == 1
@@ -220,7 +218,7 @@ def test_a_connection_can_end_without_an_answer(kind: str) -> None:
         began = time.monotonic()
         with pytest.raises(http.client.RemoteDisconnected):
             ask(server, "/external/v1/meetings", KEY)
-        assert (time.monotonic() - began >= 0.2) == (kind == "hang")
+        assert kind == "disconnect" or time.monotonic() - began >= 0.2
         assert server.requests[0].status is None
 
 
@@ -238,7 +236,7 @@ def test_an_answer_can_drip_and_never_end() -> None:
             began, pieces = time.monotonic(), []
             while piece := connection.recv(4096):
                 pieces.append(piece)
-        assert 0.25 < time.monotonic() - began < 1
+        assert time.monotonic() - began > 0.25
         assert len(pieces) > 5
         assert b"".join(pieces).startswith(b"HTTP/1.1 200")
 

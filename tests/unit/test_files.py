@@ -189,7 +189,8 @@ def test_a_file_with_the_name_of_an_unfinished_one_waits(tmp_path: Path, name: s
 def test_a_file_that_a_writer_holds_open_waits_however_long_its_pauses(tmp_path: Path) -> None:
     """F39: the time since the last change says nothing about a writer with pauses."""
     path = put(tmp_path / "a.txt", age=3600)
-    assert not is_open_for_writing(path)
+    with path.open("rb") as file:
+        assert not is_open_for_writing(file.fileno())
     program = "import sys; file = open(sys.argv[1], 'a'); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -215,7 +216,8 @@ def test_a_writer_that_comes_while_we_look_is_not_killed_and_does_not_kill_us(tm
     program = "import sys\nfor _ in range(3000):\n    open(sys.argv[1], 'a').close()\n"
     with subprocess.Popen([sys.executable, "-c", program, str(path)]) as writer:
         while writer.poll() is None:
-            is_open_for_writing(path)
+            with path.open("rb") as file:
+                is_open_for_writing(file.fileno())
     assert writer.returncode == 0
 
 
@@ -250,11 +252,11 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> FileUpload:
     monkeypatch.setenv("IMPORT_PIPELINE_SETTLE_SECONDS", "0")
-    return FileUpload()
+    return FileUpload(is_of_command=True)
 
 
 def account(*paths: Path | str) -> Account:
-    options = FileUpload().check_options({"paths": [str(path) for path in paths]})
+    options = FileUpload(is_of_command=True).check_options({"paths": [str(path) for path in paths]})
     return Account(UUID(int=1), UUID(int=2), "file-upload", "ana", NOW, options=options)
 
 
@@ -273,7 +275,7 @@ def outcomes(connector: FileUpload, *paths: Path) -> dict[str, Any]:
 )
 def test_wrong_paths_are_an_error_of_the_configuration(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        FileUpload().check_options(options)
+        FileUpload(is_of_command=True).check_options(options)
 
 
 def test_every_kind_of_file_has_its_outcome_and_none_harms_another(quick: FileUpload, tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_a_list_of_many_records_is_parsed_once_and_not_once_for_each(tmp_path: P
         for number in range(2000)
     ]
     path.write_text(json.dumps(records))
-    connector = FileUpload()
+    connector = FileUpload(is_of_command=True)
     account = Account(UUID(int=1), UUID(int=2), "file-upload", "ana", NOW, options={"paths": [str(path)]})
     items = list(connector.list_items(account, Window(NOW, NOW), no_http()))
     _records_of.cache_clear()

@@ -361,7 +361,7 @@ def test_silence_holds_for_other_threads_before_it_is_stored(site: Site) -> None
     site.faults.next_faults = ["429-retry-after"]
     with HttpClient("Demo", site.url, budget=Ledger()) as client, ThreadPoolExecutor(2) as executor:
         refused = executor.submit(client.get_json, "/refused")
-        while not client._silent_until:
+        while not client._leave.silent_until:
             time.sleep(0.001)
         executor.submit(client.get_json, "/other").result()
         refused.result()
@@ -530,7 +530,8 @@ def test_a_proxy_of_the_environment_is_used(site: Site, other: Site, monkeypatch
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with HttpClient("Demo", "http://api.example.test/v1") as client:
         client.get_json("/calls")
-        client.get_json(f"{other.url}/direct")
+    with HttpClient("Demo", other.url) as client:
+        client.get_json("/direct")
     assert [record.headers["host"] for record in site.requests] == ["api.example.test"]
     assert other.targets == ["/direct"]
 
@@ -642,19 +643,33 @@ def test_redirects_that_never_end_are_given_up(site: Site, client: HttpClient) -
     ("base", "address", "trusted"),
     [
         ("https://api.example.com/v2", "https://api.example.com/other", True),
-        ("https://api.example.com/v2", "https://API.example.com:8443/other", True),
+        ("https://api.example.com/v2", "https://API.example.com:443/other", True),
+        ("https://api.example.com:443/v2", "https://api.example.com./other", True),
+        ("https://api.example.com/v2", "https://API.example.com:8443/other", False),
+        ("https://api.example.com:8443/v2", "https://api.example.com/other", False),
+        ("https://api.example.com/v2", "https://api.example.com../other", False),
+        ("https://api.example.com/v2", "https://v2.api.example.com/other", False),
+        ("https://bücher.example", "https://xn--bcher-kva.example/other", True),
+        ("https://bücher.example", "https://bucher.example/other", False),
         ("https://api.example.com/v2", "http://api.example.com/v2", False),
         ("https://api.example.com", "https://example.com/file", False),
         ("https://api.example.com", "https://zoom.us/file", True),
         ("https://api.example.com", "https://us02web.zoom.us/file", True),
+        ("https://api.example.com", "https://ZOOM.us.:443/file", True),
+        ("https://api.example.com", "https://zoom.us:8443/file", False),
+        ("https://api.example.com", "https://us02web.zoom.us:444/file", False),
         ("https://api.example.com", "http://us02web.zoom.us/file", False),
+        ("https://api.example.com", "http://zoom.us:443/file", False),
         ("https://api.example.com", "https://evilzoom.us/file", False),
         ("https://api.example.com", "https://zoom.us.evil.example/file", False),
         ("https://api.example.com", "https://zoom.us@evil.example/file", False),
         ("https://api.example.com", "https://evil.example/?zoom.us", False),
-        ("http://127.0.0.1:8000", "http://127.0.0.1:9000/file", True),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/file", True),
+        ("http://127.0.0.1:8000", "https://127.0.0.1:8000/file", False),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:9000/file", False),
         ("http://127.0.0.1:8000", "http://localhost:8000/file", False),
-        ("http://[::1]:8000", "http://[::1]:9000/file", True),
+        ("http://[::1]:8000", "http://[0:0:0:0:0:0:0:1]:8000/file", False),
+        ("http://[::1]:8000", "http://[::1]:9000/file", False),
         ("", "https://evil.example", False),
     ],
 )
@@ -665,8 +680,21 @@ def test_the_credential_goes_to_the_provider_only(base: str, address: str, trust
     except HttpError:
         assert not trusted
         return
-    assert client._sign(request) == trusted
+    assert client._sender.sign(request) == trusted
     assert ("x-api-key" in request.headers) == trusted
+
+
+def test_another_port_of_the_same_host_is_a_stranger(site: Site, other: Site) -> None:
+    """Attack A10."""
+    site.answers["/moved"] = [Response(302, headers={"Location": f"{other.url}/file"})]
+    for key in (Key(), Key("Authorization", present=f"Bearer {KEY}"), Key(None, "key")):
+        with HttpClient("Demo", site.url, key) as client:
+            client.get_json(f"{other.url}/named")
+            client.get_json("/moved")
+    assert [record.path for record in other.requests] == ["/named", "/file"] * 3
+    for record in other.requests:
+        assert "authorization" not in record.headers
+        assert all(redact(value, [KEY]) == value for value in (*record.headers.values(), record.target))
 
 
 def test_a_refused_credential_is_renewed_once_and_the_request_repeated(site: Site) -> None:

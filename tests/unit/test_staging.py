@@ -40,6 +40,7 @@ from import_pipeline.records import (
     Stream,
     Waiting,
 )
+from import_pipeline.sealing import SealedWriter, sealing_keys
 from import_pipeline.staging import StreamIOManager, read_output, remove_old, write_output
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -93,7 +94,7 @@ def again(path: UPath, value: Any) -> Any:
 
 @pytest.fixture
 def path(tmp_path: Path) -> UPath:
-    return UPath(tmp_path) / "run" / "step" / "result.jsonl.zst"
+    return UPath(tmp_path) / "run" / "step" / "result.sealed"
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -146,7 +147,7 @@ def test_whatever_text_a_source_delivers_can_be_written_and_read_once_it_is_norm
 ) -> None:
     """F70: one surrogate would break the batch."""
     record = normalise_record(ConnectorRecord("a", "demo", title, f"x{transcript}", NOW, source_metadata=metadata))
-    path = UPath("memory://staging") / "result.jsonl.zst"
+    path = UPath("memory://staging") / "result.sealed"
     (found,) = again(path, Stream(BATCH, [Ready(ListedItem("a"), record)])).items
     assert normalise_record(found.record) == record
     found.record.full_transcript.encode()
@@ -189,11 +190,14 @@ def test_a_file_that_was_cut_off_is_an_error_and_not_the_end(path: UPath) -> Non
 
 
 def test_a_damaged_file_is_told_without_what_was_said_in_it(path: UPath) -> None:
-    """F88: messages of pydantic quote the input."""
+    """F88: messages of pydantic quote the input; what another version has sealed may be anything."""
     damaged = b'{"kind":"ready","record":{"full_transcript":"Ana: CANARY"}}'
     for lines in (b"stream\n" + damaged, b"value\n" + damaged):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(zstandard.compress(lines))
+        with path.open("wb") as raw:
+            sealed = SealedWriter(raw, "run/step/result.sealed", sealing_keys())
+            sealed.write(zstandard.compress(lines))
+            sealed.finish()
         with pytest.raises(StagedFileError, match="execute all steps") as told:
             list(read_output(path).items)
         assert "CANARY" not in "".join(traceback.format_exception(told.value))
@@ -256,7 +260,7 @@ def test_each_output_has_a_file_of_its_own_and_batches_are_removed_by_themselves
     manager.handle_output(context("run-1", "connect"), [ACCOUNT])
     manager.remove_batch("run-1", "0_00001")
     manager.remove_batch("run-1", "0_00009")
-    assert sorted(path.parent.name for path in tmp_path.rglob("*.zst")) == [
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.sealed")) == [
         "connect", "dedup[0_00002]", "transform[0_00002]",
     ]  # fmt: skip
     assert manager.read_accounts("run-1") == [ACCOUNT]
@@ -268,8 +272,8 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, part: str) -> None:
     base = tmp_path / "base"
     manager = StreamIOManager(base=str(base))
     manager.handle_output(context(part, "s"), [])
-    assert len([*base.rglob("*.zst")]) == 1
-    assert [path for path in tmp_path.rglob("*.zst") if not path.is_relative_to(base)] == []
+    assert len([*base.rglob("*.sealed")]) == 1
+    assert [path for path in tmp_path.rglob("*.sealed") if not path.is_relative_to(base)] == []
 
 
 def test_the_folder_is_chosen_when_the_run_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +287,7 @@ def test_the_folder_is_chosen_when_the_run_needs_it(tmp_path: Path, monkeypatch:
 
 def test_what_crashed_runs_left_is_removed_by_age(tmp_path: Path) -> None:
     for run in ("old", "young", "old but used"):
-        write_output(UPath(tmp_path) / run / "step" / "result.jsonl.zst", [])
+        write_output(UPath(tmp_path) / run / "step" / "result.sealed", [])
     long_ago = time.time() - 4 * 86_400
     for path in (tmp_path / "old", tmp_path / "old" / "step", tmp_path / "old but used"):
         os.utime(path, (long_ago, long_ago))

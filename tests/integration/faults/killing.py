@@ -87,7 +87,8 @@ def import_files(url: str, staging: str, folder: str, batch: int, kill_at: int, 
     """Run the import in this process, and send the points it came upon."""
     fetch = import_module("import_pipeline.stages.fetch")
     fetch.FIRST_BATCH_SIZE = fetch.BATCH_SIZE = batch  # type: ignore[attr-defined]
-    job = build_import_job(FileUpload(), postgres=PostgresResource(url=url), io_manager=StreamIOManager(base=staging))
+    files = FileUpload(is_of_command=True)
+    job = build_import_job(files, postgres=PostgresResource(url=url), io_manager=StreamIOManager(base=staging))
     config = {"users": [EMAIL], "options": {"paths": [folder]}}
     tracer = Tracer(kill_at)
     transform = import_module("import_pipeline.stages.transform")

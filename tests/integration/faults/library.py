@@ -136,7 +136,7 @@ def check_settled(url: str, external_ids: Sequence[str] | int, staging: Path | N
             """
         ).fetchone()
     assert row is not None
-    left = [path for path in staging.rglob("*.zst*") if path.is_file()] if staging else []
+    left = [path for path in staging.rglob("*.sealed*") if path.is_file()] if staging else []
     staged = [path for path in left if re.search(r"(dedup|transform)\[", str(path))]
     expected = external_ids if isinstance(external_ids, int) else len(external_ids)
     numbers = Numbers(expected, len(stored), len(stored) - len(set(stored)), *row, len(staged))

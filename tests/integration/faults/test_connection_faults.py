@@ -22,6 +22,7 @@ from import_pipeline.database import Database
 
 LOST = "connection to the database was lost"
 BATCH_IN_HAND = 2
+FILES = FileUpload(is_of_command=True)
 STRIDE = int(os.environ.get("FAULT_STRIDE", "2"))
 """Of how many points one is tried; 1 tries all."""
 
@@ -50,7 +51,7 @@ def watch(proxy: Proxy, library: Library, files: Path) -> tuple[int, list[Point]
     """Import without a fault, and return which transaction inserted the second batch, with its messages."""
     library.connect("file-upload")
     with by_way_of(proxy, library) as rule:
-        assert library.run(FileUpload(), paths=[str(files)]).success
+        assert library.run(FILES, paths=[str(files)]).success
     return rule.find_insert(BATCH_IN_HAND)
 
 
@@ -67,12 +68,12 @@ def meet(proxy: Proxy, library: Library, files: Path, number: int, point: Point,
 
     with by_way_of(proxy, library) as rule:
         rule.watched, rule.act = number, act
-        broken = library.run(FileUpload(), paths=[str(files)])
+        broken = library.run(FILES, paths=[str(files)])
     if not met:
         assert broken.success
         return None
     said = check_told(library, broken, f"{LOST}|has not answered", FEW)
-    library.check(f"connection: {action}", str(point), said, FileUpload(), FEW, paths=[str(files)])
+    library.check(f"connection: {action}", str(point), said, FILES, FEW, paths=[str(files)])
     return said
 
 
@@ -132,12 +133,12 @@ def test_a_server_that_says_nothing_from_the_start_is_told_in_bounded_time(
     with by_way_of(proxy, library):
         proxy.rules.insert(0, lambda _: "stall")
         try:
-            broken = library.run(FileUpload(), paths=[str(few_files)])
+            broken = library.run(FILES, paths=[str(few_files)])
         finally:
             proxy.rules.pop(0)
             proxy.reset()
     said = check_told(library, broken, "could not be reached: connection timeout expired", FEW)
-    library.check("connection: stalls at once", "before anything", said, FileUpload(), FEW, paths=[str(few_files)])
+    library.check("connection: stalls at once", "before anything", said, FILES, FEW, paths=[str(few_files)])
 
 
 def test_a_delay_makes_a_round_trip_longer_and_loses_nothing(server: servers.Server, proxy: Proxy) -> None:

@@ -31,7 +31,7 @@ def killable() -> Killable:
 
 def check(library: Library, fault: str, moment: str, files: Path) -> None:
     """Check what one more run makes of it, and that the killed one is told as failed."""
-    library.check(fault, moment, SAID, FileUpload(), FEW, paths=[str(files)])
+    library.check(fault, moment, SAID, FileUpload(is_of_command=True), FEW, paths=[str(files)])
     with psycopg.connect(library.owner_url) as conn:
         statuses = [status for (status,) in conn.execute("select status from public.sync_jobs order by created_at")]
     assert statuses[-1] == "completed"

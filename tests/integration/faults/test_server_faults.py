@@ -160,7 +160,7 @@ def test_files_are_imported_once_each_by_the_run_after_the_one_that_met_a_fault_
     fault: tuple[str, Fault], library: Library, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library.connect("file-upload")
-    meet(library, fault, WRITING, FileUpload(), CALLS, monkeypatch, paths=[str(files)])
+    meet(library, fault, WRITING, FileUpload(is_of_command=True), CALLS, monkeypatch, paths=[str(files)])
 
 
 def test_calls_of_a_provider_are_imported_once_each_by_the_run_after_the_one_that_met_a_fault_while_fetching(

@@ -54,12 +54,12 @@ def meet(
     library.connect("file-upload")
     has_come = at(monkeypatch, moment, begin, call={FETCHING: 8, WRITING: 2, SENDING: 3}[moment])
     try:
-        broken = library.run(FileUpload(), paths=[str(files)])
+        broken = library.run(FileUpload(is_of_command=True), paths=[str(files)])
     finally:
         end()
     assert has_come()
     said = check_told(library, broken, words, CALLS)
-    library.check(name, moment, said, FileUpload(), CALLS, paths=[str(files)])
+    library.check(name, moment, said, FileUpload(is_of_command=True), CALLS, paths=[str(files)])
     return said
 
 

@@ -7,32 +7,36 @@ Nothing here logs: an address may hold a key, an answer a transcript.
 
 from __future__ import annotations
 
-import gzip
-import io
 import logging
 import re
 import ssl
 import threading
-import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import tenacity
 
-from import_pipeline.deadlines import Patience, bound_total_time, deadline
+from import_pipeline.deadlines import Allowance, Patience, bound_total_time
 from import_pipeline.errors import ErrorClass, HttpError, RateLimitedError, ReconnectError, SourceUnavailableError
-from import_pipeline.fields import parse_json
-from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS, Permit
+from import_pipeline.http.addresses import Reach
+from import_pipeline.http.answers import read_object
+from import_pipeline.http.contract import Budget, Credential, TryAgain
+from import_pipeline.http.failures import SLOW_ITEMS, Failures
+from import_pipeline.http.leave import Leave
+from import_pipeline.http.listing import MAX_PAGES_WITHOUT_NEWS, read_pages
+from import_pipeline.http.sending import Sender
+from import_pipeline.rate_budgets import LONGEST_WAIT_SECONDS
 from import_pipeline.records import JsonObject
-from import_pipeline.refusals import describe_body, may_pass, rate_header, redact, request_id, silence_asked
+from import_pipeline.refusals import describe_body, may_pass, redact, request_id, silence_asked
 from import_pipeline.settings import number_setting
+
+__all__ = ["MAX_PAGES_WITHOUT_NEWS", "Budget", "Credential", "HttpClient"]
 
 # They would tell addresses and headers to whoever listens, and some hold a key. A level could be set by anybody.
 for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks"):
@@ -40,64 +44,11 @@ for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy
 
 CONNECT_SECONDS = 10.0
 MAX_ATTEMPTS = 10
-MAX_REDIRECTS = 5
-MAX_RESTARTS = 3
-MAX_PAGES_WITHOUT_NEWS = 20
-"""So many pages in a row that differ from earlier ones in nothing but their token: the listing has no end."""
-FAILED_REQUESTS_UNTIL_DOWN = 3
-"""So many requests in a row that fail after all their attempts mean that the provider is down, not an item broken."""
 SILENCE_AFTER_GIVING_UP_SECONDS = 900.0
 """After a provider refused a request again and again for its limit; longer than a run waits, so the rest goes fast."""
 
 _PAUSE = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 _REMEMBERED = 4
-
-
-class Credential(Protocol):
-    """What puts a secret into requests; `credentials.py` has the one that is kept in the database."""
-
-    @property
-    def kind(self) -> str:
-        """Return which kind of credential it is; see `authentication.py`."""
-        ...
-
-    @property
-    def secrets(self) -> Sequence[str]:
-        """Return what must not appear in any message."""
-        ...
-
-    def sign(self, request: httpx.Request) -> None:
-        """Put the secret into a request."""
-        ...
-
-    def renew(self, refused: httpx.Request) -> bool:
-        """Get another secret than the one that was refused with this request; False where there is none."""
-        ...
-
-
-class Budget(Protocol):
-    """Leave to send; `rate_budgets.py` has the one that processes share."""
-
-    def take(self, names: Sequence[str]) -> Permit:
-        """Wait for leave to send one request."""
-        ...
-
-    def settle(self, permit: Permit) -> None:
-        """Note that it was answered."""
-        ...
-
-    def block(self, seconds: float, names: Sequence[str]) -> None:
-        """Note that the provider asked for silence."""
-        ...
-
-
-class _TryAgain(Exception):
-    """An attempt failed in a way that passes."""
-
-    def __init__(self, error: HttpError, pause_seconds: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.pause_seconds = pause_seconds
 
 
 class HttpClient:
@@ -108,7 +59,7 @@ class HttpClient:
         base_url: What paths are appended to.
         credential: What is put into requests to the provider; None asks without.
         budget: Leave to send; None asks freely.
-        trusted_domains: Besides the host of `base_url`, where the credential may be sent (with subdomains).
+        trusted_domains: Besides the origin of `base_url`, where the credential may be sent (with subdomains).
         limit_ends_at: Says of a refusal that is no 429 whether it is the provider's limit, and when that ends.
         max_attempts: How often a request is sent at most, where what went wrong may pass; `MAX_ATTEMPTS`.
         connect_command: What to run when the credential is no longer accepted.
@@ -139,28 +90,32 @@ class HttpClient:
         self.pages_read = 0
         self.memory: dict[str, Any] = {}
         self._credential = credential
-        self._budget = budget
-        self._trusted_domains = trusted_domains
+        self._reach = reach = Reach(base_url, trusted_domains)
         self._limit_ends_at = limit_ends_at
         self._max_attempts = max_attempts or MAX_ATTEMPTS
         self._connect_command = connect_command
         self._patience = patience or Patience()
         self._sleep = sleep or self._patience.sleep
-        self._failed_in_a_row = 0
-        self._silent_until: dict[str, float] = {}
+        self._leave = Leave(budget, self._sleep)
+        self._failures = Failures(reach)
         self._refused: HttpError | None = None
         self._remembered: OrderedDict[str, JsonObject] = OrderedDict()
+        self._present = threading.local()
         self._lock = threading.Lock()
         self._read_seconds = number_setting("IMPORT_PIPELINE_HTTP_TIMEOUT", 20, at_least=0.01)
-        self._total_seconds = 6 * self._read_seconds
-        self._max_bytes = int(number_setting("IMPORT_PIPELINE_MAX_RESPONSE_MB", 50, at_least=0.01) * 1_000_000)
+        self._item_seconds = number_setting("IMPORT_PIPELINE_ITEM_TIMEOUT", 15 * self._read_seconds, at_least=0.01)
+        max_megabytes = number_setting("IMPORT_PIPELINE_MAX_RESPONSE_MB", 50, at_least=0.01)
         self._client = httpx.Client(
             verify=_tls(),
             timeout=httpx.Timeout(self._read_seconds, connect=min(CONNECT_SECONDS, self._read_seconds)),
             headers={"User-Agent": "import-pipeline", "Accept-Encoding": "gzip"},
             follow_redirects=False,
         )
-        bound_total_time(self._client)
+        bound_total_time(self._client, reach.choose)
+        self._sender = Sender(
+            title, self._client, credential, reach, self._leave, self._failures, self._patience,
+            total_seconds=6 * self._read_seconds, max_bytes=int(max_megabytes * 1_000_000),
+        )  # fmt: skip
 
     def __enter__(self) -> HttpClient:
         """Return it."""
@@ -181,6 +136,28 @@ class HttpClient:
     def kind(self) -> str | None:
         """Which kind of credential it asks with: `api-key`, `oauth` or `server-to-server`."""
         return self._credential.kind if self._credential else None
+
+    @property
+    def slow_seconds(self) -> float:
+        """After how long an item should no longer keep others waiting."""
+        return self._read_seconds
+
+    @contextmanager
+    def one_item(self) -> Iterator[Allowance]:
+        """Let what this thread asks meanwhile take no longer than an item may in all: `IMPORT_PIPELINE_ITEM_TIMEOUT`.
+
+        What is waited for the provider's limit does not count. Whatever is asked outside of this may take as long.
+        """
+        earlier: Allowance | None = getattr(self._present, "allowance", None)
+        self._present.allowance = earlier or self._allow(is_item=True)
+        try:
+            yield self._present.allowance
+        finally:
+            self._present.allowance = earlier
+
+    def add_base(self, url: str) -> None:
+        """Let requests go to a part of the provider that a setting puts elsewhere, without the credential."""
+        self._reach.add_base(url)
 
     def get_json(
         self,
@@ -208,7 +185,7 @@ class HttpClient:
         with self._lock:
             if remember and key in self._remembered:
                 return self._remembered[key]
-        answer: JsonObject = self._request("GET", path, params, budgets, _parse_json)
+        answer: JsonObject = self._request("GET", path, params, budgets, read_object)
         if remember:
             with self._lock:
                 self._remembered[key] = answer
@@ -253,7 +230,7 @@ class HttpClient:
 
         def read(response: httpx.Response) -> httpx.Response:
             if expects_json and response.is_success:
-                _parse_json(response)
+                read_object(response)
             return response
 
         response: httpx.Response = self._request(
@@ -290,32 +267,13 @@ class HttpClient:
         Raises:
             SourceUnavailableError: The listing leads in a circle, or its tokens expire again and again.
         """
-        restarts = stale = 0
-        token: str | None = None
-        seen: set[str] = set()
-        contents: set[int] = set()
-        while True:
-            try:
-                page = self.get_json(path, {**params, cursor: token}, budgets=budgets)
-            except HttpError as error:
-                if token is None or error.status != 400:
-                    raise
-                if restarts == MAX_RESTARTS:
-                    raise SourceUnavailableError(f"The listing expires again and again: {error}") from None
-                restarts, token, seen = restarts + 1, None, set()
-                continue
+
+        def get_page(asked: Mapping[str, Any]) -> JsonObject:
+            page = self.get_json(path, asked, budgets=budgets)
             self.pages_read += 1
-            content = _digest({name: value for name, value in page.items() if name != next_cursor})
-            stale = stale + 1 if content in contents else 0
-            contents.add(content)
-            yield page
-            token = page.get(next_cursor) or None
-            if token is None:
-                return
-            token = str(token)
-            if token in seen or stale == MAX_PAGES_WITHOUT_NEWS:
-                raise SourceUnavailableError(f"The listing of {self.title} leads in a circle: it repeats itself.")
-            seen.add(token)
+            return page
+
+        return read_pages(get_page, self.title, params, cursor, next_cursor)
 
     def _request(
         self,
@@ -334,14 +292,18 @@ class HttpClient:
         if self._refused is not None:
             raise self._refused.with_traceback(None)
         url = self._address(path, params)
-        is_renewed = False
+        allowance: Allowance = getattr(self._present, "allowance", None) or self._allow()
+        if allowance.is_over or allowance.left <= 0:
+            self._failures.note_slow(allowance)
+            raise self._too_slow(allowance)
+        is_renewed, answers_before = False, self._failures.answers
 
         def attempt() -> Any:
             nonlocal is_renewed
             request = self._client.build_request(method, url, headers=headers, content=content)
-            is_signed = signs and self._sign(request)
+            is_signed = signs and self._sender.sign(request)
             what = self._redact(f"{method} {url.raw_path.partition(b'?')[0].decode('ascii')}")
-            response, is_signed = self._exchange(request, what, budgets, is_signed)
+            response, is_signed = self._sender.exchange(request, what, budgets, is_signed, allowance)
             is_ours = is_signed and proves_credential
             if response.status_code == 401 and is_ours and self._credential and not is_renewed:
                 is_renewed = True
@@ -349,30 +311,56 @@ class HttpClient:
                     return attempt()
             if response.is_success or (not raises and not may_pass(response.status_code)):
                 try:
-                    return read(response)
+                    result = read(response)
                 except ValueError as error:
                     problem = HttpError(f"{self.title} answered {what} with {error}.", error_class="transient")
-                    raise _TryAgain(problem) from None
+                    raise TryAgain(problem, response.request.url) from None
+                self._failures.note_answer(url, response.request.url)
+                return result
             raise self._refusal(response, what, is_ours, budgets)
 
+        def is_out(state: tenacity.RetryCallState) -> bool:
+            if allowance.left <= (0 if _asked(state) else state.upcoming_sleep):
+                self._failures.note_slow(allowance)
+            return allowance.is_over
+
+        def rest(state: tenacity.RetryCallState) -> None:
+            with allowance.paused() if _asked(state) else nullcontext():
+                self._sleep(state.upcoming_sleep)
+
+        bounds = tenacity.stop_after_attempt(self._max_attempts) | tenacity.stop_after_delay(3 * LONGEST_WAIT_SECONDS)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_TryAgain),
+            retry=tenacity.retry_if_exception_type(TryAgain),
             wait=_pause,
-            stop=tenacity.stop_after_attempt(self._max_attempts) | tenacity.stop_after_delay(3 * LONGEST_WAIT_SECONDS),
-            sleep=self._sleep,
+            stop=lambda state: bounds(state) or is_out(state),
+            before_sleep=rest,
+            sleep=lambda _: None,
             reraise=True,
         )
         try:
-            result = retrying(attempt)
-        except _TryAgain as last:
-            raise self._given_up(last.error, budgets) from None
+            return retrying(attempt)
+        except TryAgain as last:
+            raise self._given_up(last, budgets, allowance, answers_before) from None
         except HttpError as error:
-            self._failed_in_a_row = 0  # it answers
+            if error.status is not None:
+                self._failures.note_answer(url)
             if isinstance(error, ReconnectError):
                 self._refused = error
             raise
-        self._failed_in_a_row = 0
-        return result
+
+    def _allow(self, *, is_item: bool = False) -> Allowance:
+        is_short = is_item and self._failures.are_many_slow
+        seconds = min(self._item_seconds, self._read_seconds) if is_short else self._item_seconds
+        return Allowance(seconds, LONGEST_WAIT_SECONDS)
+
+    def _too_slow(self, allowance: Allowance, last: str = "") -> HttpError:
+        """Return the error of an item or a request for which no time is left, with what went wrong last."""
+        many = f" ({SLOW_ITEMS} others had taken too long)" if allowance.seconds < self._item_seconds else ""
+        message = (
+            f"{last} It took {self.title} longer than {allowance.seconds:g} seconds in all{many}; "
+            "IMPORT_PIPELINE_ITEM_TIMEOUT is the limit."
+        )
+        return HttpError(message.strip(), error_class="transient")
 
     def _address(self, path: str, params: Mapping[str, Any] | None) -> httpx.URL:
         try:
@@ -384,107 +372,9 @@ class HttpClient:
             pass
         raise HttpError(f"{self.title} gave an address that is none.", error_class="data")
 
-    def _sign(self, request: httpx.Request) -> bool:
-        if self._credential is None or not self._is_trusted(request.url):
-            return False
-        self._credential.sign(request)
-        return True
-
-    def _exchange(
-        self, request: httpx.Request, what: str, budgets: Sequence[str], is_signed: bool
-    ) -> tuple[httpx.Response, bool]:
-        """Send a request and follow redirects; return the answer, and whether it is one to our credential."""
-        for _ in range(MAX_REDIRECTS + 1):
-            response = self._send_once(request, what, budgets)
-            if response.next_request is None:
-                return response, is_signed
-            origin, request = request, response.next_request
-            if _origin(request.url) != _origin(origin.url):
-                if request.method not in ("GET", "HEAD"):  # its body holds what is for the origin only
-                    raise HttpError(f"{self.title} redirects {what} to another host.", error_class="permanent")
-                is_signed = False
-                self._take_secrets_from(request)
-                budgets = ()  # the provider has answered: it counts no download from where it keeps its files
-            elif is_signed:
-                self._sign(request)  # the new address lacks what was in the query
-        raise HttpError(f"{self.title} redirects {what} again and again.", error_class="permanent")
-
-    def _take_secrets_from(self, request: httpx.Request) -> None:
-        for name, value in request.headers.items():
-            if name == "authorization" or self._redact(value) != value:
-                del request.headers[name]
-        params = request.url.params.multi_items()
-        kept = [(name, value) for name, value in params if self._redact(value) == value]
-        if kept != params:
-            request.url = request.url.copy_with(params=kept)
-
-    def _send_once(self, request: httpx.Request, what: str, budgets: Sequence[str]) -> httpx.Response:
-        self._patience.check()
-        if request.url.scheme != "https" and self.base_url.startswith("https:"):  # what is inside a network mostly is
-            message = f"{self.title} leads from https to an address that is none, which is not followed."
-            raise HttpError(message, error_class="permanent")
-        permit = self._wait_for_leave(budgets)
-        try:
-            with deadline(self._total_seconds, self._patience):
-                response = self._client.send(request, stream=True)
-                if may_pass(response.status_code) and (asked := silence_asked(response)):
-                    self._silent_until |= dict.fromkeys(budgets, time.monotonic() + asked)
-                try:
-                    body = self._read(response, what)
-                finally:
-                    response.close()
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError):
-            problem = HttpError(f"{self.title} cannot be asked {what}: an address or header is malformed.")
-            raise problem from None
-        except (httpx.TransportError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            kind = "in time" if isinstance(error, httpx.TimeoutException) else f"whole ({type(error).__name__})"
-            message = f"{self.title} did not answer {what} {kind}."
-            if isinstance(error, httpx.ConnectError):
-                message = f"{self.title} could not be reached at {request.url.netloc.decode('ascii', 'replace')}."
-            problem = HttpError(message, error_class="transient")
-            raise _TryAgain(problem) from None
-        finally:
-            if self._budget and permit:
-                self._budget.settle(permit)
-        self._heed_remaining(response, permit)
-        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_WIRE]
-        whole = httpx.Response(response.status_code, headers=headers, content=body, request=request)
-        whole.next_request = response.next_request
-        return whole
-
-    def _wait_for_leave(self, budgets: Sequence[str]) -> Permit | None:
-        """Wait until a request may be sent. What one thread was just told holds for the others before it is stored."""
-        while True:
-            permit = self._budget.take(budgets) if self._budget and budgets else None
-            left = max((self._silent_until.get(name, 0.0) for name in budgets), default=0.0) - time.monotonic()
-            if left <= 0 or self._budget is None:
-                return permit
-            if permit:
-                self._budget.settle(permit)
-            self._sleep(min(left, 1.0))  # a longer silence is in the budget by then
-
-    def _read(self, response: httpx.Response, what: str) -> bytes:
-        """Read a body to its end; httpx's own decoders know no limit, and do not notice when one is cut."""
-        limit = f"{self._max_bytes / 1e6:.0f} MB (IMPORT_PIPELINE_MAX_RESPONSE_MB)"
-        too_large = HttpError(f"{self.title} answered {what} with more than {limit}.")
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > self._max_bytes:
-                raise too_large
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding == "gzip":
-            with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-                body = bytearray(file.read(self._max_bytes + 1))
-        elif encoding != "identity":
-            raise HttpError(f"{self.title} answered {what} in an encoding that was not asked for.")
-        if len(body) > self._max_bytes:
-            raise too_large
-        return bytes(body)
-
     def _refusal(self, response: httpx.Response, what: str, is_ours: bool, budgets: Sequence[str]) -> Exception:
         """Return what a refusal is: something to try again, a limit, or an error of its class."""
-        status = response.status_code
+        status, budgets = response.status_code, self._sender.counted(budgets, response.request.url)
         code, told = describe_body(response, self._secrets())
         answer: Any = {"status": status, "code": code, "request_id": request_id(response, self._secrets())}
         message = f"{self.title} answered {what} with {status}{f': {told}' if told else ''}."
@@ -492,50 +382,33 @@ class HttpClient:
         if until is not None:
             asked = max(0.0, (until - datetime.now(UTC)).total_seconds())
         if until is not None or may_pass(status):
-            if asked and self._budget:
-                self._budget.block(asked, budgets)
+            if asked:
+                self._leave.block(asked, budgets)
             if asked and asked > LONGEST_WAIT_SECONDS:
                 retry_at = datetime.now(UTC) + timedelta(seconds=asked)
                 message = f"{message} It may be asked again from {retry_at:%Y-%m-%d %H:%M} UTC on."
                 return RateLimitedError(message, **answer, retry_at=retry_at)
             error_class: ErrorClass = "rate" if status == 429 or until is not None else "transient"
-            return _TryAgain(HttpError(message, **answer, error_class=error_class), asked)
+            return TryAgain(HttpError(message, **answer, error_class=error_class), response.request.url, asked)
         if status == 401 and is_ours:
             message = f"{message} Run `{self._connect_command}` again."
             return ReconnectError(message, **answer)
         return HttpError(message, **answer, error_class="auth" if status in (401, 403) else "permanent")
 
-    def _given_up(self, error: HttpError, budgets: Sequence[str]) -> Exception:
-        """Return the error of a request that failed in all its attempts."""
+    def _given_up(self, last: TryAgain, budgets: Sequence[str], allowance: Allowance, answers_before: int) -> Exception:
+        """Return the error of a request that failed in all its attempts, or for which no time was left."""
+        error = last.error
         if error.error_class == "rate":
-            if self._budget:
-                self._budget.block(SILENCE_AFTER_GIVING_UP_SECONDS, budgets)
+            self._leave.block(SILENCE_AFTER_GIVING_UP_SECONDS, self._sender.counted(budgets, last.url))
             retry_at = datetime.now(UTC) + timedelta(seconds=SILENCE_AFTER_GIVING_UP_SECONDS)
             answer: Any = {"status": error.status, "code": error.code, "request_id": error.request_id}
             return RateLimitedError(str(error), **answer, retry_at=retry_at)
-        with self._lock:
-            self._failed_in_a_row += 1
-            is_down = self._failed_in_a_row >= FAILED_REQUESTS_UNTIL_DOWN
-        if is_down:
-            return SourceUnavailableError(f"{error} {self._failed_in_a_row} requests in a row failed like that.")
+        failed = self._failures.note_failure(last.url, allowance, answers_before)
+        if allowance.is_over:
+            error = self._too_slow(allowance, str(error))
+        if failed is not None:
+            return SourceUnavailableError(f"{error} {failed} requests in a row failed like that.")
         return error
-
-    def _heed_remaining(self, response: httpx.Response, permit: Permit | None) -> None:
-        """Fall silent when the provider has no room left though we think so: others use the account too."""
-        remaining, reset = (rate_header(response, name) for name in ("RateLimit-Remaining", "RateLimit-Reset"))
-        if remaining is None or reset is None or not self._budget or not permit or not permit.has_room:
-            return
-        with suppress(ValueError):
-            if float(remaining) <= 0 and 0 < float(reset) <= LONGEST_WAIT_SECONDS:
-                self._budget.block(float(reset), permit.names)
-
-    def _is_trusted(self, url: httpx.URL) -> bool:
-        base = httpx.URL(self.base_url)
-        if url.host == base.host:
-            return url.scheme == base.scheme
-        return url.scheme == "https" and any(
-            url.host == domain or url.host.endswith(f".{domain}") for domain in self._trusted_domains
-        )
 
     def _secrets(self) -> Sequence[str]:
         return self._credential.secrets if self._credential else ()
@@ -544,39 +417,18 @@ class HttpClient:
         return redact(text, self._secrets())
 
 
-_OF_THE_WIRE = (b"content-encoding", b"content-length", b"transfer-encoding")
-
-
 @cache
 def _tls() -> ssl.SSLContext:
     """Return what certificates are checked against; reading it takes longer than a request."""
     return httpx.create_ssl_context()
 
 
-def _parse_json(response: httpx.Response) -> JsonObject:
-    try:
-        answer = parse_json(response.content)
-    except ValueError:
-        raise ValueError("something that is not JSON") from None
-    if not isinstance(answer, dict):
-        raise ValueError(f"a JSON {type(answer).__name__} where an object belongs")
-    return answer
-
-
-def _digest(page: JsonObject) -> int:
-    try:
-        return hash(repr(page))
-    except RecursionError:  # deep enough to be read, and from here just too deep
-        return id(page)
-
-
 def _pause(state: tenacity.RetryCallState) -> float:
     """Return how long to wait before the next attempt: full jitter, but at least what the provider asked for."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.pause_seconds if isinstance(error, _TryAgain) else None
-    jitter = _PAUSE(state)
+    asked, jitter = _asked(state), _PAUSE(state)
     return asked + min(jitter, 1.0) if asked else jitter
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+def _asked(state: tenacity.RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.pause_seconds if isinstance(error, TryAgain) else None
