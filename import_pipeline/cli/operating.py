@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "export_to",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Change nothing; write the files to DIR, for those who deploy with the Supabase CLI.",
+    help="Change nothing; write the files to DIR, for those who deploy with the Supabase CLI, which does not ask.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before changing what was there before.")
 @json_option

@@ -1,7 +1,8 @@
 """Stage 5, insert: recordings, vault entries and ledger rows, in one transaction per bounded chunk.
 
-The only stage that writes the ledger. A bad record becomes a failure of its own; a lost connection fails the batch,
-of which nothing uncommitted remains, and a repetition finds what was committed and counts it the same way.
+The only stage that writes the ledger. A bad record becomes a failure of its own, and so does one that a trigger or
+constraint of the owner's refuses, whatever it raises; a lost connection fails the batch, of which nothing uncommitted
+remains, and a repetition finds what was committed and counts it the same way.
 """
 
 import logging

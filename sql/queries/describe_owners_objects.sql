@@ -1,7 +1,7 @@
 -- Returns what the owner has, one row per object with its definition: of the given tables all there is, and of the rest of
 -- his database what migrations could add to. Run with an empty search_path, so that every name is spelt out.
 with theirs as (
-    select c.oid, c.oid::regclass as name, c.*
+    select c.oid::regclass as name, c.*
     from pg_catalog.pg_class as c
     where c.oid = any(%(tables)s::oid[])
 )
@@ -69,7 +69,9 @@ where f.pronamespace in ('public'::regnamespace, to_regnamespace('auth'))
 union all
 select
     format('rights of %%s on %%s', case g.grantee when 0 then 'public' else g.grantee::regrole::text end, g.object),
-    string_agg(lower(g.privilege_type) || case when g.is_grantable then ' (may grant it)' else '' end, ', ' order by 1)
+    string_agg(
+        distinct lower(g.privilege_type) || case when g.is_grantable then ' (may grant it)' else '' end, ', '
+    )
 from (
     select t.name::text as object, a.*
     from theirs as t

@@ -178,11 +178,12 @@ def test_what_migrating_will_do_is_told_before_and_is_all_that_it_does(owner: Co
     granted = {
         f"adds rights of import_worker on {table}: {', '.join(privileges)}"
         for table, privileges in owner.execute(
-            "select c.oid::regclass::text, array_agg(lower(privilege_type) order by lower(privilege_type))"
+            "select 'public.' || relname, array_agg(lower(privilege_type) order by lower(privilege_type))"
             " from pg_class as c, aclexplode(relacl) where grantee = 'import_worker'::regrole"
-            " and relnamespace = 'public'::regnamespace and relname not in ('import_items', 'import_sources') group by 1"
+            " and relnamespace = 'public'::regnamespace and relname !~ '^import_' group by 1"
         )
     }
+    owner.rollback()
     assert granted < {" ".join(str(change).split()) for change in told}
     assert find_changes(owner) == []
 
@@ -193,16 +194,17 @@ def test_a_later_migration_tells_what_it_does_to_the_owners_tables_too(migrated:
         "add_more",
         "alter table public.recordings add column mood text; create index recordings_mood on public.recordings (mood);"
         " alter function public.is_member(uuid) set search_path = ''; drop policy \"own jobs\" on public.sync_jobs;"
-        " grant insert on public.comments to public; alter table public.banks disable row level security;",
+        " grant insert on public.vaults to public; alter table public.banks disable row level security;",
         "",
     )
-    assert [str(change) for change in find_changes(migrated, [*migrations.load(), more])] == [
-        'removes  policy "own jobs" on public.sync_jobs',
-        "changes  function public.is_member(uuid): owner {0} sql s boolean security definer"
-        ' {{"search_path=\\"\\""}} body {1}',
-        "changes  table public.banks",
-        "adds     column public.recordings.mood: text",
-        "adds     index public.recordings_mood on public.recordings",
+    told = [(change.kind, change.subject) for change in find_changes(migrated, [*migrations.load(), more])]
+    assert told == [
+        ("removes", 'policy "own jobs" on public.sync_jobs'),
+        ("changes", "function public.is_member(uuid)"),
+        ("changes", "table public.banks"),
+        ("adds", "column public.recordings.mood"),
+        ("adds", "index public.recordings_mood on public.recordings"),
+        ("adds", "rights of public on public.vaults"),
     ]
 
 

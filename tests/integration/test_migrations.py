@@ -278,6 +278,48 @@ def test_an_edited_file_that_was_applied_is_an_error(conn: psycopg.Connection[An
     assert conn.execute("select to_regclass('public.more')").fetchone() == (None,)
 
 
+RELEASED = Path(__file__).with_name("released_migrations")
+"""Texts of migrations as they were released, of which a later version corrected some."""
+
+
+def as_released() -> list[Migration]:
+    """The migrations of the version before the corrections."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in RELEASED.iterdir()}
+    files = [migration for migration in migrations.load() if migration.version < "20261130"]
+    return [made_up(each.version, each.name, texts.get(each.filename, each.sql)) for each in files]
+
+
+def test_a_corrected_file_counts_as_applied_where_its_released_text_was(empty_database_url: str) -> None:
+    released = as_released()
+    corrected = [each for each in migrations.load() if each.earlier]
+    assert sorted(each.filename for each in corrected) == sorted(path.name for path in RELEASED.iterdir())
+    index = "select pg_get_indexdef('public.recordings_import_key'::regclass)"
+    with psycopg.connect(empty_database_url) as conn:
+        migrations.apply(conn, released)
+        assert "uuid_send" not in str(conn.execute(index).fetchone())
+        conn.rollback()
+        pending = [each for each in migrations.load() if each.version >= "20261130"]
+        assert migrations.check(conn).drifted == []
+        assert migrations.apply(conn) == pending
+        assert migrations.check(conn).is_current
+        assert "uuid_send" in str(conn.execute(index).fetchone())
+
+
+def test_a_corrected_file_counts_as_applied_where_the_supabase_cli_ran_its_released_text(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    for each in as_released():
+        (tmp_path / each.filename).write_text(each.sql, encoding="utf-8")
+    with psycopg.connect(empty_database_url) as conn:
+        run_as_supabase_cli(conn, sorted(tmp_path.iterdir()))
+        assert migrations.check(conn).drifted == []
+        migrations.apply(conn)
+        assert migrations.check(conn).is_current
+    before = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    migrations.export(tmp_path)
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in before} == before
+
+
 def test_other_line_ends_are_no_edit() -> None:
     for migration in migrations.load():
         assert "\r" not in migration.sql
