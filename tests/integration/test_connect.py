@@ -524,18 +524,30 @@ def test_a_person_consents_in_the_browser(shell: Shell, fathom: FathomServer, st
         assert token not in outcome.stderr + outcome.stdout
 
 
-def with_another_state(back: httpx.URL) -> httpx.URL:
-    return back.copy_set_param("state", "made-up")
+def test_a_stray_answer_does_not_abort_the_command(
+    shell: Shell, fathom: FathomServer, stored: Stored, browser: Browser
+) -> None:
+    """Attack A13."""
+
+    def stray_first(back: httpx.URL) -> httpx.URL:
+        for stray in (back.copy_set_param("state", "made-up"), back.copy_with(query=b"error=access_denied")):
+            browser.pages.append(httpx.get(stray))
+        return back
+
+    browser.tampers = stray_first
+    outcome = shell.run("connect", "fathom", "--oauth", "--port", "0", stdin=APP_LINES)
+    assert outcome.code == 0, outcome.stderr
+    assert [page.status_code for page in browser.pages[:2]] == [400, 400]
+    assert stored()["fathom"].kind == "oauth"
+    assert fathom.oauth.exchanges == 1
 
 
-@pytest.mark.parametrize("fault", ["state", "consent", "secret"])
+@pytest.mark.parametrize("fault", ["consent", "secret"])
 def test_without_a_consent_that_is_ours_nothing_is_connected(
     shell: Shell, fathom: FathomServer, stored: Stored, browser: Browser, fault: str
 ) -> None:
     stdin, said = APP_LINES, "did not consent: access_denied"
-    if fault == "state":
-        browser.tampers, said = with_another_state, "answer to another question"
-    elif fault == "secret":
+    if fault == "secret":
         stdin, said = APP_LINES.replace("fathom-test-secret", "wrong-key-canary"), "id or secret is wrong"
     fathom.oauth.denies_consent = fault == "consent"
     outcome = shell.run("connect", "fathom", "--oauth", "--port", "0", stdin=stdin)
