@@ -33,7 +33,7 @@ class FoundAccount:
 
 
 def find_user(conn: _Connection, user: str) -> UUID:
-    """Return the id of a user named by e-mail address (in any case) or by id.
+    """Return the id of a user named by e-mail address (in any case of ASCII letters) or by id.
 
     Raises:
         UnknownUserError: Nobody has this address.

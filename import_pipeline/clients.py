@@ -1,6 +1,6 @@
 """The HTTP client of one account, put together: its address, its credential, its rate budget, its settings.
 
-The one place where `http.py`, `credentials.py` and `rate_budgets.py` meet; stages and the command line ask here.
+The one place where `http/`, `credentials.py` and `rate_budgets.py` meet; stages and the command line ask here.
 """
 
 from __future__ import annotations

@@ -184,10 +184,12 @@ def find_drop_accounts(
 
 
 def _find_user(conn: _Connection, user: str, *, creates_users: bool) -> UUID:
+    if "@" not in user:  # an id is no address, and has many spellings
+        raise UnknownUserError
     try:
         return find_user(conn, user)
     except UnknownUserError:
-        if not creates_users or "@" not in user:
+        if not creates_users:
             raise
         return create_user(conn, user)
 

@@ -84,7 +84,7 @@ def merge_duplicates(conn: Connection, *, lock_timeout_seconds: float = 10) -> M
     try:
         with without_limit(conn), conn.transaction():
             conn.execute("set transaction isolation level read committed")
-            conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
+            conn.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_seconds}s"])
             conn.execute("set local statement_timeout = 0")
             if not _has_recordings(conn):
                 return MergeSummary()

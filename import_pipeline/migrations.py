@@ -253,9 +253,9 @@ def _apply_next(
         # A snapshot taken before the lock was granted would not show what the others did.
         conn.execute("set transaction isolation level read committed")
         conn.execute("set local statement_timeout = 0")
-        conn.execute(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'")
+        conn.execute("select set_config('lock_timeout', %s, true)", [_WAIT_FOR_OTHERS])
         conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
-        conn.execute(f"set local lock_timeout = {round(lock_timeout_seconds * 1000)}")
+        conn.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_seconds}s"])
         conn.execute(_OWN_PATH)
 
         history = _read_history(conn)

@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from import_pipeline.errors import InvalidRecordError
@@ -28,6 +29,12 @@ DEEPEST_METADATA = 100
 LARGEST_NUMBER_BITS = 10_000
 """Python refuses to write numbers of more than 4,300 digits."""
 NOTES_KEY = "import_notes"
+NO_LINK = "not an http or https address, left out"
+_LINK_KEY = re.compile(r"(?:(?:^|[\W_])(?:url|uri|link|href)|[a-z](?:Ur[li]|UR[LI]|Link|Href))s?$", re.ASCII)
+"""Names of fields of the metadata that somebody's page shows as links: `share_link`, `meeting_url`, `joinUrl`."""
+
+# A path or an address of a file is a location too; anything else that a browser would execute is none.
+_OTHER_SCHEME = re.compile(r"[\x00-\x20]*(?!(?:https?|file):)[a-z][a-z0-9+.\x00-\x20-]*:", re.IGNORECASE)
 
 
 def normalise_record(record: ConnectorRecord) -> StorableRecord:
@@ -44,7 +51,7 @@ def normalise_record(record: ConnectorRecord) -> StorableRecord:
         )
     external_id = parse_external_id(record.external_id)
     notes: JsonObject = {}
-    cleaner = _Cleaner()
+    cleaner = _Cleaner(checks_links=True)
     if not isinstance(record.source_app, str) or not record.source_app.strip():
         raise InvalidRecordError("The record names no source.")
     if not _is_storable(record.source_app):
@@ -69,16 +76,13 @@ def normalise_record(record: ConnectorRecord) -> StorableRecord:
         raise InvalidRecordError("The record's source_metadata is not a JSON object.")
     metadata = cleaner.clean_json(record.source_metadata)
     metadata.pop("external_id", None)
-    summary, audio_url, video_url = (
-        _optional_text(value, name, cleaner)
-        for value, name in (
-            (record.summary, "summary"),
-            (record.audio_url, "audio address"),
-            (record.video_url, "video address"),
-        )
-    )
+    summary = _optional_text(record.summary, "summary", cleaner)
+    audio_url = _parse_link(_optional_text(record.audio_url, "audio address", cleaner), "audio_url", notes)
+    video_url = _parse_link(_optional_text(record.video_url, "video address", cleaner), "video_url", notes)
     if cleaner.replaced:
         notes["replaced_characters"] = cleaner.replaced
+    if cleaner.no_links:
+        notes["no_links"] = f"{cleaner.no_links} in the metadata {NO_LINK}"
     title = _cut_title(title, notes)
     earlier = metadata.pop(NOTES_KEY, None)
     if isinstance(earlier, dict):
@@ -138,12 +142,14 @@ def normalise_item(item: ListedItem) -> ListedItem:
         raise InvalidRecordError("The item's size is not a number of bytes.")
     title = _optional_text(item.title, "title", cleaner)
     location = _optional_text(item.location, "location", cleaner)
+    if location and (len(location) > LONGEST_LOCATION or _OTHER_SCHEME.match(location)):
+        location = None
     started_at = _parse_instant(item.started_at, "start time")
     details = cleaner.clean_json(item.details)
     return replace(
         item,
         title=title and title[:LONGEST_TITLE],
-        location=location if location and len(location) <= LONGEST_LOCATION else None,
+        location=location or None,
         started_at=started_at,
         details=details,
         size_bytes=max(item.size_bytes, cleaner.characters),
@@ -151,11 +157,13 @@ def normalise_item(item: ListedItem) -> ListedItem:
 
 
 class _Cleaner:
-    """Replaces what PostgreSQL cannot store and counts how often."""
+    """Replaces what PostgreSQL cannot store, leaves out links that are none where asked to, and counts how often."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, checks_links: bool = False) -> None:
         self.replaced = 0
         self.characters = 0
+        self.no_links = 0
+        self._checks_links = checks_links
 
     def clean(self, text: str) -> str:
         if text.isascii() and "\0" not in text:  # as nearly all are
@@ -170,9 +178,13 @@ class _Cleaner:
         cleaned: JsonObject = self._clean_value(value, DEEPEST_METADATA)
         return cleaned
 
-    def _clean_value(self, value: Any, depth: int) -> Any:
+    def _clean_value(self, value: Any, depth: int, *, is_link: bool = False) -> Any:
         if isinstance(value, str):
-            return self.clean(value)
+            text = self.clean(value)
+            if self._checks_links and is_link and text and not is_link_text(text.strip()):
+                self.no_links += 1
+                return None
+            return text
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
@@ -184,17 +196,38 @@ class _Cleaner:
         if isinstance(value, dict | list | tuple | set | frozenset) and depth == 0:
             raise InvalidRecordError("The metadata is nested too deeply.")
         if isinstance(value, dict):
+            named = ((self.clean(str(self._clean_value(key, 0))), item) for key, item in value.items())
             return {
-                self.clean(str(self._clean_value(key, 0))): self._clean_value(item, depth - 1)
-                for key, item in value.items()
+                name: self._clean_value(item, depth - 1, is_link=_LINK_KEY.search(name) is not None)
+                for name, item in named
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self._clean_value(item, depth - 1) for item in value]
+            return [self._clean_value(item, depth - 1, is_link=is_link) for item in value]
         if isinstance(value, datetime):
             return value.isoformat()
         if isinstance(value, UUID):
             return str(value)
         raise InvalidRecordError(f"The metadata holds a {type(value).__name__}, which is not JSON.")
+
+
+def is_link_text(text: str) -> bool:
+    """Say whether a text is an address that a browser opens as a page: no script, no file, nothing relative."""
+    # A browser passes over control characters and takes a backslash for a slash.
+    if not text.isprintable() or re.search(r"[\s\\]", text) or not re.match("https?://", text, re.IGNORECASE):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _parse_link(value: str | None, name: str, notes: JsonObject) -> str | None:
+    text = (value or "").strip()
+    if not text or is_link_text(text):
+        return text or None
+    notes[name] = NO_LINK
+    return None
 
 
 def _is_storable(text: str) -> bool:

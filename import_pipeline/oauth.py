@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
@@ -29,6 +32,7 @@ from import_pipeline.refusals import describe_body, one_line
 DEFAULT_PORT = 8765
 CONSENT_SECONDS = 300.0
 _SECONDS_IF_UNSAID = 3600.0
+_MAX_CONNECTIONS = 100
 _SECRET = ("client_secret", "access_token", "refresh_token", "code", "code_verifier")
 
 
@@ -95,13 +99,13 @@ def authorize(
         wait_seconds: How long to wait for the person.
 
     Raises:
-        ConfigurationError: The port is taken, nobody consented, or the answer belongs to another question.
+        ConfigurationError: The port is taken, or nobody consented. Answers to other questions are not listened to.
         ReconnectError: The provider refused the code or the app.
     """
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     client = WebApplicationClient(client_id)
     challenge = client.create_code_challenge(verifier, "S256")
-    with _listen(port) as server:
+    with _listen(port, state) as server:
         redirect_uri = f"http://127.0.0.1:{server.server_address[1]}/callback"
         asked = {
             "response_type": "code",
@@ -116,10 +120,9 @@ def authorize(
         show_address(str(httpx.URL(authorize_url).copy_merge_params(query)))
         answer = server.wait(wait_seconds)
     if answer is None:
-        raise ConfigurationError(f"Nobody consented at {title} within {wait_seconds:.0f} seconds.")
-    if not secrets.compare_digest(answer.get("state", "").encode(), state.encode()):
-        raise ConfigurationError("The browser brought the answer to another question, so nothing was connected.")
-    if not answer.get("code"):
+        others = " A browser brought answers to other questions, which say nothing." if server.others else ""
+        raise ConfigurationError(f"Nobody consented at {title} within {wait_seconds:.0f} seconds.{others}")
+    if "code" not in answer:
         told = one_line(answer.get("error_description") or answer.get("error") or "no reason")
         raise ConfigurationError(f"{title} did not consent: {told}.")
     code = answer["code"]
@@ -214,17 +217,30 @@ def _refusal(title: str, response: httpx.Response, problem: Any, known: Sequence
 
 
 class _Callback(ThreadingTCPServer):
-    """Waits on the loopback interface for the browser to come back.
+    """Waits on the loopback interface for the browser to come back with the answer to one question.
 
-    With a thread for each connection: browsers open some ahead, and say nothing on them.
+    Any page and any program of this machine can send something here; only what knows the state is listened to, and
+    nothing else ends the waiting. With a thread for each connection: browsers open some ahead, and say nothing on them.
+
+    Args:
+        port: Where to listen; 0 lets the system choose.
+        state: What the question was asked with.
+
+    Attributes:
+        others: How many answers belonged to other questions.
     """
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 64
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, state: str) -> None:
+        self.others = 0
+        self._state = state.encode()
         self._answered = threading.Event()
         self._answer: dict[str, str] | None = None
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
 
     def wait(self, seconds: float) -> dict[str, str] | None:
@@ -235,10 +251,34 @@ class _Callback(ThreadingTCPServer):
             self.shutdown()
         return self._answer
 
+    def read(self, host: str | None, query: str) -> dict[str, str] | None:
+        """Return an answer to our question, with a code or an error; of anything else nothing."""
+        asked = parse_qs(query, keep_blank_values=True, max_num_fields=20)
+        answer = {name: values[0] for name, values in asked.items() if len(values) == 1}
+        # A name that means this machine came out of somebody's page. State is compared in constant time.
+        port = self.server_address[1]
+        is_ours = host == ("127.0.0.1" if port == 80 else f"127.0.0.1:{port}")
+        if is_ours and secrets.compare_digest(answer.get("state", "").encode("utf-8", "replace"), self._state):
+            kept = {name: answer[name] for name in ("code", "error", "error_description") if answer.get(name)}
+            if ("code" in kept) != ("error" in kept):
+                return kept
+        with self._lock:
+            self.others += 1
+        return None
+
     def take(self, answer: dict[str, str]) -> None:
-        if self._answer is None:
-            self._answer = answer
+        with self._lock:
+            if self._answer is None:
+                self._answer = answer
         self._answered.set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Keep so many connections open at most: whoever opens more and says nothing loses the oldest of them."""
+        self._open.append(request)
+        if len(self._open) > _MAX_CONNECTIONS:
+            with suppress(OSError):  # most have ended long ago
+                self._open.popleft().shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a browser may hang up whenever it likes."""
@@ -253,25 +293,35 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path != "/callback":  # browsers ask for an icon
             self.send_error(404)
             return
-        text = "You may close this window and go back to the terminal."
-        body = f"<!doctype html><meta charset=utf-8><title>import-pipeline</title><p>{text}</p>".encode()
         try:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Referrer-Policy", "no-referrer")
-            self.end_headers()
-            self.wfile.write(body)
+            answer = self.server.read(self.headers.get("Host"), address.query)
+        except ValueError:  # more fields than anybody sends
+            answer = None
+        if answer is None:
+            self._say(400, "This is not the answer to the question that was asked last; nothing was changed by it.")
+            return
+        try:
+            self._say(200, "You may close this window and go back to the terminal.")
         finally:  # afterwards, since the process may end then
-            self.server.take(dict(parse_qsl(address.query)))
+            self.server.take(answer)
+
+    def _say(self, status: int, text: str) -> None:
+        body = f"<!doctype html><meta charset=utf-8><title>import-pipeline</title><p>{text}</p>".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the address holds the code."""
 
 
-def _listen(port: int) -> _Callback:
+def _listen(port: int, state: str) -> _Callback:
     try:
-        return _Callback(port)
+        return _Callback(port, state)
     except OSError as error:
         raise ConfigurationError(
             f"Port {port} of this machine cannot be listened on ({error.strerror}); choose another with --port."

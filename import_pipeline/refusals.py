@@ -1,6 +1,6 @@
 """What a provider's refusal says: whether it passes, how long to be silent, and why, without secrets.
 
-Reading answers only; what follows from them is decided in `http.py`.
+Reading answers only; what follows from them is decided in `http/`.
 """
 
 from __future__ import annotations

@@ -85,9 +85,16 @@ class StreamIOManager(dg.ConfigurableIOManager):
         for step in (f"dedup[{mapping_key}]", f"transform[{mapping_key}]"):
             _remove_tree(UPath(self.resolve_base()) / _file_name(run_id) / _file_name(step))
 
-    def remove_run(self, run_id: str) -> None:
-        """Remove all that a run staged; only once nobody will go on with it."""
-        _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
+    def remove_run(self, run_id: str, account_id: UUID) -> None:
+        """Remove all that a run staged; only once nobody will go on with it.
+
+        Args:
+            run_id: The run, as a row says that its user may have written himself.
+            account_id: An account that the run must have opened; else it is somebody else's and stays.
+        """
+        with suppress(StagedFileError):
+            if any(account.id == account_id for account in self.read_accounts(run_id) or []):
+                _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
 
     def remove_runs_of(self, account_ids: Collection[UUID], run_ids: Collection[str] = ()) -> int:
         """Remove all that the given runs staged, and what any other run staged for one of the accounts.

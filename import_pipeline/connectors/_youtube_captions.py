@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import ParseError  # nosec B405
 
 import requests
 import requests.adapters

@@ -50,7 +50,7 @@ class Connector(ABC):
     base_url: ClassVar[str] = ""
     """Where its API is; `IMPORT_PIPELINE_<SOURCE>_URL` replaces it."""
     trusted_domains: ClassVar[tuple[str, ...]] = ()
-    """Besides the host of `base_url`, where the credential may be sent, subdomains included: to download files."""
+    """Besides the origin of `base_url`, where the credential may be sent, for downloads: over https, subdomains too."""
     authenticates_by: ClassVar[tuple[Authentication, ...]] = ()
     """Kinds of credentials it accepts, the usual one first; empty means it needs none."""
     rate_limits: ClassVar[tuple[RateLimit, ...]] = ()

@@ -326,7 +326,7 @@ class Cluster:
         """Return a folder with a short path that only the server and we can enter; the same as last time if it can."""
         name = f"import-pipeline-{hashlib.sha256(os.fsencode(f'{os.geteuid()} {self.home}')).hexdigest()[:12]}"
         problem: OSError | None = None
-        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below
+        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below # nosec B108
             usual = self._sockets or Path(parent, name)
             if len(os.fsencode(Path(parent, name))) > _SOCKET_PATH_BYTES:
                 continue

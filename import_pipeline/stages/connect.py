@@ -7,6 +7,7 @@ on holds references only, no secret.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import psycopg
@@ -98,7 +99,7 @@ def open_accounts(
     run_id: str,
     is_over: Callable[[str], bool],
     wait_seconds: float = WAIT_SECONDS,
-    forget_run: Callable[[str], None] = lambda _: None,
+    forget_run: Callable[[str, UUID], None] = lambda _, __: None,
     *,
     full: bool = False,
     lane: Lane = "live",
@@ -114,7 +115,7 @@ def open_accounts(
         run_id: Root run id.
         is_over: Says of another run whether it has ended for certain.
         wait_seconds: How long to wait for accounts that other runs have, all of them together.
-        forget_run: Removes what a crashed run had staged.
+        forget_run: Removes what a crashed run had staged, if it had opened the account.
         full: Take the accounts for new ones; the cursor in the database still only moves forward.
         lane: Whether the run imports what is new or a month of history.
         retries_failed: Make what failed in this run before due at once: somebody asks for it by repeating the run.
@@ -198,7 +199,7 @@ def _open_account(
     options: JsonObject,
     run_id: str,
     taken: str | None,
-    forget_run: Callable[[str], None],
+    forget_run: Callable[[str, UUID], None],
 ) -> Account:
     problem: ImportPipelineError | None = None
     if taken is None and connector.authenticates_by:
@@ -243,7 +244,7 @@ def _open_account(
             (job_id,) = cursor.fetchone()  # type: ignore[misc]
             account = replace(account, sync_job_id=job_id)
     for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
-        forget_run(run)
+        forget_run(run, found.id)
     if taken:
         # Who has taken the account will tell how it went; who has locked its row will not.
         problem_class: ErrorClass | None = "transient" if taken == LOCKED else None

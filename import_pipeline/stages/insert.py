@@ -66,9 +66,8 @@ def insert(
             with postgres.connection() as conn:
                 try:
                     written, unvaulted = write_outcomes(conn, account, run_id, chunk, counted)
-                except (AccountLockedError, psycopg.errors.LockNotAvailable) as error:
-                    # What users may lock is theirs, so this is the account's problem, and no other's.
-                    problem = f"{describe_database_error(error).rstrip('.')}. The next run does the rest."
+                except AccountLockedError as error:
+                    problem = f"{error} The next run does the rest."
                     break
             counts += written
             without_vault_entry += unvaulted

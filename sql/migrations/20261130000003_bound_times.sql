@@ -30,8 +30,8 @@ as $$
     end
 $$;
 comment on function import_pipeline.known_cursor(timestamptz) is
-    'Until when an account was read, or null where that is not known: nobody has read the future, but '
-    'for a clock that was set back. Then the whole history is listed anew, which costs requests and loses no call.';
+    'Until when an account was read, or null where that is not known: nobody has read the future, but for a clock that '
+    'was set back. Then the whole history is listed once more, which costs requests and loses no call.';
 
 revoke all on function import_pipeline.known_time(timestamptz), import_pipeline.known_cursor(timestamptz)
     from public, anon, authenticated, service_role;

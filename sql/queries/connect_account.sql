@@ -1,7 +1,11 @@
 -- Makes an account active and notes who it is at the source and what the credential may not do. If it is somebody else
 -- than before, or imports something else, its history is listed again; returns whether.
 with earlier as (
-    select id, last_sync_at, is_another or lower(account_email) <> lower(%(account_email)s) as begins_anew
+    select
+        id,
+        last_sync_at,
+        is_another
+            or lower(account_email::text collate "C") <> lower(%(account_email)s::text collate "C") as begins_anew
     from public.import_sources, (select %(is_another)s::boolean as is_another) as given
     where id = %(id)s and user_id = %(user_id)s
 )

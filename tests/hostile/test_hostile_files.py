@@ -296,8 +296,9 @@ IMPOSTORS = [
     "ANA@EXAMPLE.COM", "ana@example.com ", " ana@example.com", "аna@example.com", "ana@example.com\n",
     "ana@exam\u200bple.com", "ana＠example.com", "ana@example。com", "ÀNA@example.com", "..@example.com", "...",
     "-ana@example.com", "ana%40example.com", "ana@example.com\u202e", "%", "'; drop table users; --",
-    "ana@example.com@example.com", "\x1b[2Jana@example.com",
+    "ana@example.com@example.com", "\x1b[2Jana@example.com", "ana@e\u0445ample.com", "ana@example.co\u217f",
 ]  # fmt: skip
+KATES = ["\u212aate@example.com", "\u212aATE@EXAMPLE.COM", "kate@example.com\u0307", "\uff4bate@example.com"]
 
 
 def test_a_folder_is_the_user_whose_address_it_has_and_nobody_elses(
@@ -325,3 +326,20 @@ def test_a_folder_is_the_user_whose_address_it_has_and_nobody_elses(
     ])  # fmt: skip
     assert is_harmless(explained)
     assert "\n" not in explained
+
+
+@pytest.mark.parametrize("creates_users", [False, True])
+def test_a_folder_with_the_kelvin_sign_is_not_kates(conn: psycopg.Connection[Any], creates_users: bool) -> None:
+    """Attack A12."""
+    conn.autocommit = True
+    kate = tenants.make_user(conn, "kate@example.com")
+    ensure_account(conn, kate.id, "file-upload", kate.email)
+    spelled = [str(kate.id), kate.id.hex, f"{{{kate.id}}}", f"urn:uuid:{kate.id}"]
+    found = find_drop_accounts(conn, "file-upload", [*KATES, *spelled, "KATE@example.com"], creates_users=creates_users)
+    owned = [name for name, account in found.items() if not isinstance(account, str) and account.user_id == kate.id]
+    assert owned == ["KATE@example.com"]
+    assert {name for name, account in found.items() if isinstance(account, str)} >= set(spelled)
+    users = {account.user_id for account in found.values() if not isinstance(account, str)}
+    assert len(users) == (1 + len(KATES) - 1 if creates_users else 1), (
+        "Of those that differ in ASCII case, one is taken."
+    )

@@ -223,3 +223,19 @@ def test_a_link_that_leads_nowhere_harms_no_neighbour(world: World, link: str) -
     (odd,) = odd_ones(server)
     server.mutate[server.external_id(odd)] = {"recording_files.*.download_url": link}
     check_neighbours(world, target, server, [odd])
+
+
+@pytest.mark.parametrize("target", [each for each in usual(REST) if "share_url" in each.source.fields], ids=str)
+def test_a_script_in_the_place_of_a_link_is_left_out_and_noted(world: World, target: Target) -> None:
+    """Attack A11."""
+    server = world.start(target, 2)
+    odd = server.external_id(server.calls[0])
+    server.mutate[odd] = dict.fromkeys(("share_url", "url"), "JaVaScript:alert(document.cookie)")
+    ana = world.connect(target, server)
+    world.sync(ana)
+    rows = world.recordings(ana)
+    assert (rows[odd]["video_url"], rows[odd]["source_metadata"]["share_link"]) == (None, None)
+    assert rows[odd]["source_metadata"]["import_notes"]["video_url"] == "not an http or https address, left out"
+    assert "alert" not in json.dumps([{**row, "full_transcript": ""} for row in rows.values()], default=str)
+    assert "alert" not in json.dumps(world.rows("select location from import_items where user_id = %s", ana.user.id))
+    assert sum(bool(row["video_url"]) for row in rows.values()) == 1

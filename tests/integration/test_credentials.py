@@ -771,15 +771,106 @@ def test_consent_in_a_browser_becomes_a_credential(
         assert not isinstance(secret, str) or secret in ("app", "") or secret not in said
 
 
-def test_an_answer_with_another_state_connects_nothing(site: Site) -> None:
-    for change in (
-        lambda location: location.replace("state=", "state=x"),
-        lambda location: location.partition("&state=")[0],
-        lambda location: location.partition("&state=")[0] + "&state=%C3%BC",
-    ):
-        with pytest.raises(ConfigurationError, match="another question"):
-            consent(site, Browser(change))
+WRONG_ANSWERS: dict[str, Callable[[str], str]] = {
+    "another state": lambda location: location.replace("state=", "state=x"),
+    "no state": lambda location: location.partition("&state=")[0],
+    "an empty state": lambda location: location.partition("&state=")[0] + "&state=",
+    "a state in other letters": lambda location: location.partition("&state=")[0] + "&state=%C3%BC%ff",
+    "two states": lambda location: f"{location}&state=x",
+    "a refusal with another state": lambda location: location.partition("?")[0] + "?error=access_denied&state=x",
+    "a refusal without one": lambda location: location.partition("?")[0] + "?error=access_denied",
+    "no code": lambda location: f"{location.partition('?')[0]}?state={state_of(location)}",
+    "an empty code": lambda location: f"{location.partition('?')[0]}?state={state_of(location)}&code=",
+    "two codes": lambda location: f"{location}&code=x",
+    "code and refusal": lambda location: f"{location}&error=access_denied",
+    "nothing": lambda location: location.partition("?")[0],
+    "many fields": lambda location: location + "&a=1" * 5_000,
+    "another host": lambda location: location.replace("127.0.0.1", "localhost"),
+}
+
+
+def state_of(location: str) -> str:
+    return parse_qs(urlsplit(location).query)["state"][0]
+
+
+@pytest.mark.parametrize("wrong", WRONG_ANSWERS)
+def test_an_answer_to_another_question_is_refused_and_waited_on(site: Site, wrong: str) -> None:
+    """Attack A13: any page can send the browser here, and any program of this machine."""
+    refused: list[httpx.Response] = []
+
+    def stray_first(location: str) -> str:
+        refused.extend(httpx.get(WRONG_ANSWERS[wrong](location)) for _ in range(3))
+        return location
+
+    fields = consent(site, Browser(stray_first))
+    assert fields["refresh_token"]
+    assert [each.status_code for each in refused] == [400] * 3
+    assert all("not the answer" in each.text and "alert" not in each.text for each in refused)
+    assert site.oauth.token_requests == 1
+
+
+def test_who_waited_in_vain_is_told_of_answers_to_other_questions(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived = threading.Event()
+    wait = oauth._Callback.wait
+
+    def stray(location: str) -> str:
+        assert httpx.get(WRONG_ANSWERS["another state"](location)).status_code == 400
+        arrived.set()
+        return location.partition("?")[0]
+
+    def wait_until_it_came(server: Any, _: float) -> Any:
+        monkeypatch.setattr(server._answered, "wait", lambda _: arrived.wait(60))
+        return wait(server, 0)
+
+    monkeypatch.setattr(oauth._Callback, "wait", wait_until_it_came)
+    with pytest.raises(ConfigurationError, match=r"Nobody consented at Demo .* answers to other questions"):
+        consent(site, Browser(stray))
     assert site.oauth.token_requests == 0
+
+
+def test_the_first_right_answer_counts_and_may_come_again(site: Site) -> None:
+    """Attack A13: a page is loaded twice, and a refusal that comes after the consent takes nothing back."""
+    browser = Browser()
+    answers: list[str] = []
+
+    def twice(location: str) -> str:
+        answers.append(location)
+        return location
+
+    browser.change = twice
+    fields = consent(site, browser)
+    assert fields["refresh_token"]
+    server = oauth._listen(0, "s")
+    with server:
+        for query, expected in (
+            ("state=s&code=1", {"code": "1"}),
+            ("state=s&error=access_denied&error_description=No", {"error": "access_denied", "error_description": "No"}),
+        ):
+            answer = server.read(f"127.0.0.1:{server.server_address[1]}", query)
+            assert answer == expected
+            server.take(answer)
+        assert server._answer == {"code": "1"}
+
+
+def test_who_opens_connections_and_says_nothing_keeps_nobody_out(site: Site) -> None:
+    """Attack A13."""
+    opened: list[socket.socket] = []
+
+    def before(port: int) -> None:
+        for number in range(3 * oauth._MAX_CONNECTIONS):
+            connection = socket.create_connection(("127.0.0.1", port))
+            opened.append(connection)
+            with suppress(OSError):
+                connection.sendall((b"", b"GET /callback?", b"GET / HTTP/1.1\r\nX: ")[number % 3])
+        flood = socket.create_connection(("127.0.0.1", port))
+        opened.append(flood)
+        with suppress(OSError):
+            flood.sendall(b"GET /callback?" + b"x" * 1_000_000)
+
+    fields = consent(site, Browser(before=before))
+    assert fields["refresh_token"]
+    for each in opened:
+        each.close()
 
 
 def test_a_person_who_does_not_consent_connects_nothing(site: Site) -> None:

@@ -9,10 +9,12 @@ from uuid import NAMESPACE_URL, UUID, uuid1, uuid4, uuid5
 
 import psycopg
 import pytest
+import servers
 import tenants
 from psycopg import errors
 from tenants import User
 
+from import_pipeline import migrations
 from import_pipeline.pipeline import new_recording_id, uuid7
 from import_pipeline.sql import query
 
@@ -506,6 +508,83 @@ def test_users_are_found_by_address_in_any_case(conn: Connection, ana: User) -> 
     with tenants.as_role(conn, "import_worker"):
         for address, found in (("ana@example.com", ana.id), ("ANA@Example.COM", ana.id), ("who@example.com", None)):
             assert conn.execute("select import_pipeline.find_user(%s)", [address]).fetchone() == (found,)
+
+
+LOOK_ALIKES = [
+    *("\u212aate@example.com", "kate@example.\u212aom", "kate@exampl\u0117.com", "ｋate@example.com"),
+    *("ka\u0165e@example.com", "kate@example.com\u200b", "kat\u00e9@example.com", " kate@example.com"),
+]
+
+
+@pytest.mark.parametrize("address", LOOK_ALIKES)
+def test_no_look_alike_is_taken_for_an_address(conn: Connection, address: str) -> None:
+    """Attack A12: what `lower` makes of other letters depends on the database."""
+    kate = tenants.make_user(conn, "kate@example.com")
+    other = tenants.make_user(conn, address)
+    ask = "select import_pipeline.find_user(%s)"
+    with tenants.as_role(conn, "import_worker"):
+        assert conn.execute(ask, ["KATE@example.com"]).fetchone() == (kate.id,)
+        assert conn.execute(ask, [address]).fetchone() == (other.id,)
+
+
+@pytest.mark.parametrize(
+    ("mine", "asked"),
+    [
+        ("kate@example.com", "\u212aATE@example.com"),
+        ("sam@example.com", "\u017fam@example.com"),
+        ("ivo@example.com", "\u0130vo@example.com"),
+        ("ivo@example.com", "\u0131vo@example.com"),
+        ("ren\u00e9@example.com", "REN\u00c9@example.com"),
+        ("ren\u00e9@example.com", "rene\u0301@example.com"),
+        ("\u03c3am@example.com", "\u03c2am@example.com"),
+    ],
+)
+def test_only_ascii_letters_have_two_cases(conn: Connection, mine: str, asked: str) -> None:
+    """Attack A12."""
+    user = tenants.make_user(conn, mine)
+    with tenants.as_role(conn, "import_worker"):
+        assert conn.execute("select import_pipeline.find_user(%s)", [asked]).fetchone() == (None,)
+        assert conn.execute("select import_pipeline.find_user(%s)", [mine]).fetchone() == (user.id,)
+        swapped = "".join(char.swapcase() if char.isascii() else char for char in mine)
+        assert conn.execute("select import_pipeline.find_user(%s)", [swapped]).fetchone() == (user.id,)
+
+
+@pytest.mark.long
+def test_a_column_whose_collation_takes_letters_for_each_other_changes_nothing(postgres15: str) -> None:
+    """Attack A12, on a database whose owner compares addresses without regard to case and accents."""
+    url = servers.create_database(postgres15)
+    try:
+        with psycopg.connect(url) as conn:
+            migrations.apply(conn)
+            conn.execute(
+                "create collation public.loose (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
+            )
+            conn.execute("alter table auth.users alter column email type text collate public.loose")
+            kate = tenants.make_user(conn, "kate@example.com")
+            asked = {"KATE@example.com": kate.id, "\u212aate@example.com": None, "kat\u00e9@example.com": None}
+            with tenants.as_role(conn, "import_worker"):
+                for address, found in asked.items():
+                    answer = conn.execute("select import_pipeline.find_user(%s)", [address]).fetchone()
+                    assert answer == (found,), address
+    finally:
+        servers.drop_database(postgres15, url)
+
+
+def test_a_user_is_found_by_an_index(conn: Connection) -> None:
+    conn.execute("insert into auth.users (id, email) select gen_random_uuid(), n || '@example.com'"
+                 " from generate_series(1, 3000) as n")  # fmt: skip
+    conn.execute("analyze auth.users")
+    plan = conn.execute("explain select u.id from auth.users as u"
+                        " where lower(u.email::text collate \"C\") = lower('7@example.com' collate \"C\")")  # fmt: skip
+    assert "users_email_key" in "".join(row[0] for row in plan)
+
+
+def test_several_users_of_one_address_are_an_error(conn: Connection) -> None:
+    conn.execute("drop index auth.users_email_key")
+    for address in ("kate@example.com", "Kate@Example.com"):
+        tenants.make_user(conn, address)
+    with pytest.raises(errors.CardinalityViolation, match="Several users"):
+        conn.execute("select import_pipeline.find_user('KATE@example.com')")
 
 
 def test_accounts_are_found_for_users_or_for_all(conn: Connection, ana: User, ben: User) -> None:

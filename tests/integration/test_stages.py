@@ -1086,6 +1086,27 @@ def test_the_row_of_a_run_that_crashed_is_closed_by_the_next_run(world: World) -
     assert crashed["completed_at"] is not None
 
 
+def test_who_names_somebody_elses_run_as_his_own_crashed_one_removes_nothing_of_it(world: World) -> None:
+    """Where users may write `sync_jobs`, the row says what its user wants it to."""
+    ana, ben = world.account("ana@example.com"), world.account("ben@example.com")
+    bens = opened(world, Demo(), "bens", ben)
+    storage = staging.StreamIOManager(base=str(world.staging))
+    staging.write_output(storage._path(("bens", "connect", "result")), bens)
+    for run_id in ("crashed", "bens"):
+        ((account_id,),) = world.rows("select id from import_sources where user_id = %s", ana.id)
+        staged = Account(account_id, ana.id, "demo", "ana@example.com", START)
+        if run_id == "crashed":
+            staging.write_output(storage._path((run_id, "connect", "result")), [staged])
+        world.do(
+            "insert into sync_jobs (user_id, status, metadata) values (%s, 'processing',"
+            " jsonb_build_object('source_app', 'demo', 'account_id', %s::text, 'run_id', %s::text))",
+            ana.id, str(account_id), run_id,
+        )  # fmt: skip
+    assert world.run(Demo(calls(1)), users=["ana@example.com"]).success
+    assert storage.read_accounts("crashed") is None
+    assert storage.read_accounts("bens") == bens
+
+
 def test_an_account_that_another_run_has_is_left_alone_and_makes_the_run_red(world: World) -> None:
     """Nothing is green unworked."""
     ana, ben = world.account("ana@example.com"), world.account("ben@example.com")

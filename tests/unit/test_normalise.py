@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from import_pipeline.errors import InvalidRecordError
-from import_pipeline.normalise import DEEPEST_METADATA, NOTES_KEY, normalise_item, normalise_record, parse_external_id
+from import_pipeline.normalise import (
+    DEEPEST_METADATA,
+    NO_LINK,
+    NOTES_KEY,
+    normalise_item,
+    normalise_record,
+    parse_external_id,
+)
 from import_pipeline.records import ConnectorRecord, ListedItem
 
 START = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -229,3 +236,78 @@ def test_a_listed_item_that_cannot_be_staged_is_refused(values: dict[str, Any]) 
     """One of them would break the file of its whole batch."""
     with pytest.raises(InvalidRecordError):
         normalise_item(ListedItem("a", **values))
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+NO_LINKS = [
+    *("javascript:alert(1)", "JaVaScRiPt:alert(1)", " javascript:alert(1)", "java\nscript:alert(1)", "java\tscript:a"),
+    *("\x01javascript:alert(1)", "javascript://https://a.example/%0aalert(1)", "data:text/html,<script>", "vbscript:a"),
+    *("file:///etc/passwd", "ftp://a.example/x", "blob:https://a.example/1", "view-source:https://a.example"),
+    *(
+        "//a.example/x",
+        "/rec/1",
+        "\\\\server\\share",
+        "https:\\\\a.example",
+        "https:a.example",
+        "https:///x",
+        "https://",
+    ),
+    *(
+        "http://[::1",
+        "https://a.example:port/",
+        "https://a.example/\x01",
+        "https://a.example/ b",
+        "https://a\u202e.example/",
+    ),
+    *(
+        "https://a.example\n/x",
+        "ｊavascript:alert(1)",
+        "ｈttps://a.example",
+        "a.example",
+        "mailto:a@b.example",
+        "x" * 9,
+    ),
+]
+LINKS = ["https://a.example/x?y=1#z", "HTTP://a.example", "https://bücher.example/ü", "http://127.0.0.1:8000/x"]
+
+
+@pytest.mark.parametrize("link", NO_LINKS)
+def test_only_what_a_browser_opens_as_a_page_is_stored_as_a_link(link: str) -> None:
+    """Attack A11: from a provider, a file, or whoever calls the library."""
+    metadata = {"share_link": link, "page": {"joinUrl": link, "urls": [link, LINKS[0]]}, "said": link, "curl": link}
+    clean = normalise_record(record(audio_url=link, video_url=link, source_metadata=metadata))
+    assert (clean.audio_url, clean.video_url) == (None, None)
+    notes = clean.source_metadata[NOTES_KEY]
+    assert (notes["audio_url"], notes["video_url"]) == (NO_LINK, NO_LINK)
+    assert notes["no_links"] == f"3 in the metadata {NO_LINK}"
+    assert clean.source_metadata["share_link"] is None
+    assert clean.source_metadata["page"] == {"joinUrl": None, "urls": [None, LINKS[0]]}
+    assert clean.source_metadata["said"] == clean.source_metadata["curl"], "A text is no link."
+    assert clean.source_metadata["said"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_is_stored_as_it_is(link: str) -> None:
+    clean = normalise_record(record(audio_url=f" {link}\n", video_url=link, source_metadata={"share_link": link}))
+    assert (clean.audio_url, clean.video_url, clean.source_metadata["share_link"]) == (link, link, link)
+    assert NOTES_KEY not in clean.source_metadata
+
+
+def test_what_a_listing_says_of_an_item_is_left_to_the_connector() -> None:
+    details = {"download_url": "/rec/1"}
+    assert normalise_item(ListedItem("1", details=details)).details == details
+
+
+def test_no_link_is_noted_where_there_is_none() -> None:
+    clean = normalise_record(record(audio_url="", video_url=None, source_metadata={"share_link": "", "url": None}))
+    assert (clean.audio_url, clean.video_url) == (None, None)
+    assert clean.source_metadata == {"external_id": "call-1", "share_link": "", "url": None}
+
+
+@pytest.mark.parametrize("location", ["javascript:alert(1)", " JaVaScript:a", "java\tscript:a", "data:text/html,a"])
+def test_where_an_item_is_kept_is_no_script(location: str) -> None:
+    """Attack A11."""
+    assert normalise_item(ListedItem("1", location=location)).location is None
+    for sound in ("/srv/calls/a: b.vtt", "file:///srv/a.vtt", "https://a.example/x"):
+        assert normalise_item(ListedItem("1", location=sound)).location == sound
