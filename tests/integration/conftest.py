@@ -46,10 +46,12 @@ def installed(request: pytest.FixtureRequest) -> Iterator[str]:
             "create role supabase_auth_admin noinherit createrole",
             "create role dashboard_user nologin createdb createrole replication",
             "create role import_worker nologin noinherit",
+            "create role import_login login noinherit",
         ):
             with suppress(errors.DuplicateObject):
                 admin.execute(statement)
         admin.execute("grant anon, authenticated, service_role to authenticator")
+        admin.execute("grant import_worker to import_login")
         admin.execute(f"grant import_worker, anon, authenticated, service_role to {role}")
     url = servers.create_database(server_url, owner=role)
     with psycopg.connect(url, autocommit=True) as admin:
