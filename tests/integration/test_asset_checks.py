@@ -232,7 +232,9 @@ def test_what_cannot_be_repaired_is_told_and_harms_nobody(
     assert failure is not None
     assert failure.user_failure_data is not None
     told = str(failure.user_failure_data.description)
-    assert told.startswith("Put into a vault: 1. Still in none: 1, because its bank has no personal vault;")
+    assert told.startswith(
+        "Put into a vault: 1. Still in none: 1, because its bank has no personal vault that its owner"
+    )
     assert str(hopeless) in str(failure.user_failure_data.metadata["recordings"].value)
     assert conn.execute("select vault_id from vault_entries").fetchall() == [(ana.vault_id,)]
 

@@ -13,6 +13,7 @@ from commands import Shell
 from connectors.demo import START, Call, Demo, UnpartitionedDemo, no_http
 from cryptography.fernet import Fernet
 from fakes import FathomServer
+from fakes.calls import make_calls
 
 from import_pipeline.accounts import ensure_account, find_accounts
 from import_pipeline.connectors.base import Connector
@@ -309,7 +310,8 @@ def test_the_command_tells_what_is_missing_and_exits_with_one(
     )
     assert "import-pipeline connect fathom" in shell.run("coverage", "fathom").stderr
     assert shell.run("coverage", "youtube").code == 2
-    with FathomServer(calls=4, months=0.1) as server:
+    last_month = datetime.now(UTC).replace(day=1) - timedelta(days=10)
+    with FathomServer(calls=make_calls(4, months=0.1, until=last_month)) as server:
         shell.set(**server.environment)
         assert shell.run("connect", "fathom", stdin=FATHOM_KEY).code == 0
         month = f"{server.calls[0].started_at:%Y-%m}"
@@ -321,7 +323,6 @@ def test_the_command_tells_what_is_missing_and_exits_with_one(
         assert "0 differences" in after.stderr
         conn.execute("delete from import_items")
         conn.execute("delete from recordings")
-        conn.execute("update import_sources set last_sync_at = now() + interval '9 days'")
         told = shell.run("coverage", "fathom", "--month", month, "--json")
         assert told.code == 1
         assert told.json["counts"] == {"missing": len(told.json["differences"])}
