@@ -56,8 +56,8 @@ def staged(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> 
         for name in ("ana", "ben"):
             world.account(f"{name}@example.com")
         world.do(
-            "create function public.refuse() returns trigger language plpgsql as"
-            " $$ begin raise sqlstate '57P01' using message = 'down'; end $$"
+            "create function public.refuse() returns trigger language plpgsql security definer as"
+            " $$ begin perform pg_cancel_backend(pg_backend_pid()); return new; end $$"
         )
         world.do("create trigger refuse before insert on import_items for each row execute function public.refuse()")
         job = demo.reconstructable(world.job(Demo(calls(3))))

@@ -83,8 +83,9 @@ class Tracer:
         )
 
 
-def import_files(url: str, staging: str, folder: str, batch: int, kill_at: int, result: Any) -> None:
+def import_files(url: str, staging: str, folder: str, key: str, batch: int, kill_at: int, result: Any) -> None:
     """Run the import in this process, and send the points it came upon."""
+    os.environ["IMPORT_PIPELINE_SECRET_KEY"] = key  # the server that forks is older than that of the test
     fetch = import_module("import_pipeline.stages.fetch")
     fetch.FIRST_BATCH_SIZE = fetch.BATCH_SIZE = batch  # type: ignore[attr-defined]
     files = FileUpload(is_of_command=True)
@@ -140,7 +141,8 @@ class Killable:
             The exit code, and the points it came upon if it lived to tell.
         """
         receiver, sender = self._context.Pipe(duplex=False)
-        arguments = (url, str(staging), str(folder), batch, kill_at, sender)
+        key = os.environ["IMPORT_PIPELINE_SECRET_KEY"]
+        arguments = (url, str(staging), str(folder), key, batch, kill_at, sender)
         process = self._context.Process(target=import_files, args=arguments, daemon=True)
         process.start()
         sender.close()
