@@ -110,7 +110,8 @@ def measure_job(home: Path, calls: int, rounds: int) -> list[Claim]:
         }
         os.environ.update(settings)
         with open_database() as database, database.connect() as conn, open_instance(database) as instance:
-            user_id = create_user(conn, USER)
+            with database.connect_as_owner() as owner:
+                user_id = create_user(owner, USER)
             connected = CommandLine(home, settings).run("connect", "fathom")
             assert connected.code == 0, connected.stderr
             execution = Execution(database, get_connector("fathom"), instance)

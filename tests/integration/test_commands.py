@@ -245,7 +245,7 @@ def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merge
     command_line = CommandLine(tmp_path / "home", {"DATABASE_URL": empty_database_url})
     with psycopg.connect(empty_database_url) as conn:
         conn.execute(LIBRARY_OF_AN_OLDER_IMPORTER)
-    outcome = command_line.run("migrate")
+    outcome = command_line.run("migrate", "--yes")
     assert outcome.code == 2
     assert "import-pipeline duplicates" in outcome.stderr
     (group,) = command_line.run("duplicates", "--json").json
@@ -253,7 +253,8 @@ def test_duplicates_of_an_older_importer_stop_the_migration_until_they_are_merge
     assert command_line.run("duplicates", "--merge").code == 130, "without a person there is nobody to confirm"
     merged = command_line.run("duplicates", "--merge", "--yes", "--json")
     assert (merged.json["merged_groups"], merged.json["deleted_recordings"]) == (1, 1)
-    assert command_line.run("migrate").code == 0
+    assert command_line.run("migrate").code == 2, "nor to agree to what is done to a library that is there"
+    assert command_line.run("migrate", "--yes").code == 0
     assert command_line.run("duplicates").stderr.strip() == "No call is stored more than once."
 
 
