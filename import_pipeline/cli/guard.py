@@ -114,10 +114,8 @@ class Guard:
         if given is None and role is None:
             return _ask_to_sign_in(conn, "GET", *((403, "This link does not work any more") if token else ()))
         answer = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})
-        if given is not None and (given, role) != (
-            VIEWER,
-            OPERATOR,
-        ):  # who looks at a link for colleagues stays himself
+        is_himself = (given, role) == (VIEWER, OPERATOR)  # who looks at a link for colleagues stays the operator
+        if given is not None and not is_himself:
             answer.set_cookie(
                 self._cookie,
                 self._sign_in.make_session(given),
