@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import servers
 
 from import_pipeline import check_duplicates
-from import_pipeline.embedded import open_server
+from import_pipeline.database.embedded import open_server
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.records import ListedItem
-from import_pipeline.sql import query
 from import_pipeline.stages.dedup import leave_out_known
-from import_pipeline.tenancy import acting_as
 
 IDS = 500
 SIZES = (1_000, 100_000, 1_000_000, 10_000_000)

@@ -26,8 +26,8 @@ from dev import Dev, running_dev, wait_until
 from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
 
+from import_pipeline.database.embedded import open_server
 from import_pipeline.definitions import defs
-from import_pipeline.embedded import open_server
 
 COPIES = 200
 

@@ -39,11 +39,12 @@ import servers
 import tenants
 from proxy import Proxy
 
-from import_pipeline import ConnectorRecord, check_duplicate, insert_recording, migrations
-from import_pipeline.accounts import ensure_account
-from import_pipeline.connections import BoundedConnection, connection_settings
-from import_pipeline.embedded import open_server
-from import_pipeline.normalise import normalise_record
+from import_pipeline import ConnectorRecord, check_duplicate, insert_recording
+from import_pipeline.database import migrations
+from import_pipeline.database.connections import BoundedConnection, connection_settings
+from import_pipeline.database.embedded import open_server
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.normalise import normalise_record
 from import_pipeline.pipeline import new_recording_id
 from import_pipeline.records import Account, ListedItem, Ready
 from import_pipeline.stages.dedup import leave_out_known

@@ -36,11 +36,11 @@ from commands import CommandLine
 from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
 
-from import_pipeline.accounts import create_user
 from import_pipeline.cli.execution import Execution, find_run, open_instance
 from import_pipeline.connectors.base import get_connector
-from import_pipeline.database import open_database
-from import_pipeline.embedded import open_server
+from import_pipeline.database.embedded import open_server
+from import_pipeline.database.opening import open_database
+from import_pipeline.library.accounts import create_user
 
 USER = "ana@example.com"
 ONE_HOUR_IN_MONTHS = 1 / 24 / 30.44

@@ -30,10 +30,10 @@ import servers
 import tenants
 from commands import start_together
 
-from import_pipeline import migrations
-from import_pipeline.accounts import ensure_account
-from import_pipeline.credentials import Secrets, open_key_ring, store_credential
-from import_pipeline.embedded import EmbeddedServer, open_server
+from import_pipeline.database import migrations
+from import_pipeline.database.embedded import EmbeddedServer, open_server
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.providers.credentials import Secrets, open_key_ring, store_credential
 
 WORKER = """
 import sys, time

@@ -23,8 +23,8 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.connections import hand_over
-from import_pipeline.database_errors import (
+from import_pipeline.database.connections import hand_over
+from import_pipeline.database.errors import (
     classify,
     describe_database_error,
     explain_refusal,
@@ -32,12 +32,12 @@ from import_pipeline.database_errors import (
     is_likely_to_recur,
     without_own_words,
 )
-from import_pipeline.destinations import Destinations
+from import_pipeline.database.sql import columns, query
+from import_pipeline.database.tenancy import acting_as, acting_at_once
 from import_pipeline.errors import ImportPipelineError, ItemError
-from import_pipeline.normalise import normalise_record, parse_external_id
+from import_pipeline.library.destinations import Destinations
+from import_pipeline.library.normalise import normalise_record, parse_external_id
 from import_pipeline.records import ConnectorRecord, DuplicateCheck, InsertResult, PipelineResult, StorableRecord
-from import_pipeline.sql import columns, query
-from import_pipeline.tenancy import acting_as, acting_at_once
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7

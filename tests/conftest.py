@@ -53,7 +53,7 @@ def server_url() -> Iterator[str]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
-    from import_pipeline.embedded import open_server
+    from import_pipeline.database.embedded import open_server
 
     with servers.scratch_folder() as home, open_server(home) as server:
         servers.forget_durability(server.url())
@@ -74,7 +74,7 @@ def postgres15() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """Name of a database that was migrated once for the whole session; nobody may connect to it."""
-    from import_pipeline import migrations
+    from import_pipeline.database import migrations
 
     url = servers.create_database(server_url)
     with psycopg.connect(url) as conn:

@@ -17,7 +17,7 @@ import httpx
 import psutil
 from commands import COMMAND, REPOSITORY, CommandLine
 
-from import_pipeline.embedded import open_server
+from import_pipeline.database.embedded import open_server
 
 Found = TypeVar("Found")
 

@@ -12,12 +12,12 @@ import psycopg
 import tenants
 from connectors.demo import START, Call, Demo
 
-from import_pipeline.accounts import ensure_account
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.defs.sensors.settling import settle_ended_runs
+from import_pipeline.library.accounts import ensure_account
 from import_pipeline.records import ImportSummary
-from import_pipeline.sensors.settling import settle_ended_runs
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 
 @dataclass

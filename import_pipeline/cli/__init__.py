@@ -100,7 +100,7 @@ def _tell_of_database(error: Exception) -> str | None:
     """Return what a driver's error means to a person, or None for any other error."""
     import psycopg
 
-    from import_pipeline.database_errors import describe_database_error
+    from import_pipeline.database.errors import describe_database_error
 
     if not isinstance(error, psycopg.Error):
         return None

@@ -23,8 +23,8 @@ def audit(rule: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from import_pipeline.audit import RULES, find_findings, judge_login
-    from import_pipeline.database import Database, database_url
+    from import_pipeline.database.audit import RULES, find_findings, judge_login
+    from import_pipeline.database.opening import Database, database_url
 
     # On the embedded server the role of the importer's login may be missing still.
     with (

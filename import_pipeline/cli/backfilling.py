@@ -13,19 +13,19 @@ import click
 import dagster as dg
 import psycopg
 
-from import_pipeline.accounts import FoundAccount
 from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, plural, print_json, print_table, say
 from import_pipeline.cli.running import KINDS
 from import_pipeline.connectors.base import Connector
-from import_pipeline.credentials import find_options
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.partitions import list_months, plan_month, span_of
+from import_pipeline.library.accounts import FoundAccount
+from import_pipeline.providers.credentials import find_options
 from import_pipeline.records import Counts
 from import_pipeline.stages.connect import find_run_accounts
 from import_pipeline.stages.report import sentence
 from import_pipeline.stages.run import database_time
+from import_pipeline.stages.windows import list_months, plan_month, span_of
 
 _SHOWN_ACCOUNTS = 5
 _SHOWN_MONTHS = 36

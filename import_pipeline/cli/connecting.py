@@ -24,8 +24,8 @@ from import_pipeline.errors import (
 
 if TYPE_CHECKING:
     from import_pipeline.connectors.base import Connector
-    from import_pipeline.credentials import KeyRing, Secrets
-    from import_pipeline.database import Database
+    from import_pipeline.database.opening import Database
+    from import_pipeline.providers.credentials import KeyRing, Secrets
     from import_pipeline.records import Access, JsonObject
 
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
@@ -62,7 +62,7 @@ def connect(
     value that is missing), else you are asked. ADDRESS says what to import where a credential alone does not.
     """
     from import_pipeline.cli.credential_input import find_kinds, read_credential
-    from import_pipeline.credentials import Secrets, open_key_ring
+    from import_pipeline.providers.credentials import Secrets, open_key_ring
 
     connector = _require_credentials(source)
     if by_consent and kind not in (None, "oauth"):
@@ -112,10 +112,10 @@ def connect(
 @json_option
 def disconnect(source: str, user: str | None, as_json: bool) -> None:
     """Delete the credential of a source; its recordings stay."""
-    from import_pipeline.accounts import find_account
-    from import_pipeline.credentials import forget_credential
-    from import_pipeline.ledger import count_recordings
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.accounts import find_account
+    from import_pipeline.library.ledger import count_recordings
+    from import_pipeline.providers.credentials import forget_credential
 
     connector = _require_credentials(source)
     with open_session(user) as (_, conn, user_id):
@@ -142,8 +142,8 @@ def rotate_key(as_json: bool) -> None:
     On the embedded database one is made. Otherwise put a new one in front of those in IMPORT_PIPELINE_SECRET_KEY, run
     this, and remove the others.
     """
-    from import_pipeline.credentials import open_key_ring, rotate_keys
-    from import_pipeline.database import open_database
+    from import_pipeline.database.opening import open_database
+    from import_pipeline.providers.credentials import open_key_ring, rotate_keys
 
     with open_database() as database, database.connect() as conn:
         ring = open_key_ring(is_embedded=database.is_embedded)
@@ -172,8 +172,8 @@ def _require_credentials(source: str) -> Connector:
 
 def _earlier_options(conn: Any, user_id: UUID, connector: Connector) -> JsonObject:
     """Return what the account names already, for who only renews a credential."""
-    from import_pipeline.accounts import find_account
-    from import_pipeline.credentials import find_options
+    from import_pipeline.library.accounts import find_account
+    from import_pipeline.providers.credentials import find_options
 
     account_id = find_account(conn, user_id, connector.source_app)
     options = find_options(conn, account_id, user_id) if account_id else None
@@ -185,8 +185,8 @@ def _earlier_options(conn: Any, user_id: UUID, connector: Connector) -> JsonObje
 
 
 def _ask_for_consent(connector: Connector, chosen: Any, fields: JsonObject, port: int) -> JsonObject:
-    from import_pipeline.oauth import authorize
-    from import_pipeline.settings import source_url
+    from import_pipeline.providers.oauth import authorize
+    from import_pipeline.providers.source_settings import source_url
 
     def show_address(address: str) -> None:
         say(f"Consent in your browser; if it does not open by itself, open this address:\n{address}")
@@ -229,9 +229,9 @@ def _store_checked(
         ConfigurationError: The provider does not accept it.
         SourceUnavailableError: It could not be asked.
     """
-    from import_pipeline.accounts import activate_account, ensure_account
-    from import_pipeline.clients import Storage, open_client, open_credential
-    from import_pipeline.credentials import find_options, store_credential
+    from import_pipeline.library.accounts import activate_account, ensure_account
+    from import_pipeline.library.clients import Storage, open_client, open_credential
+    from import_pipeline.providers.credentials import find_options, store_credential
     from import_pipeline.records import Account
 
     with database.connect() as conn:  # the one from before has been idle for as long as the person typed

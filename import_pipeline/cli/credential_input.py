@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-from import_pipeline.authentication import ApiKey, Authentication, OAuth
 from import_pipeline.cli.output import say
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.settings import setting_name, source_setting
+from import_pipeline.providers.authentication import ApiKey, Authentication, OAuth
+from import_pipeline.providers.source_settings import setting_name, source_setting
 
 _SHOWN_WHILE_TYPED = ("account_id", "client_id")
 _LABELS = {"api_key": "API key"}

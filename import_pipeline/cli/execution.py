@@ -22,7 +22,11 @@ from psycopg.rows import dict_row
 
 from import_pipeline.cli.output import say
 from import_pipeline.connectors.base import Connector
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.defs.sensors.settling import settle_run
 from import_pipeline.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -30,15 +34,11 @@ from import_pipeline.errors import (
     UnknownSourceError,
     UnknownUserError,
 )
-from import_pipeline.instance import prepare_instance
-from import_pipeline.jobs import build_import_job
-from import_pipeline.loading import loading
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.instance.loading import loading
+from import_pipeline.instance.preparing import prepare_instance
 from import_pipeline.records import JsonObject
-from import_pipeline.sensors.settling import settle_run
-from import_pipeline.sql import query
-from import_pipeline.staging import STAGED_FOR, StreamIOManager, remove_old
-from import_pipeline.tenancy import acting_as
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import STAGED_FOR, StreamIOManager, remove_old
 
 # By the first tag the UI counts a run among those of the job, on its page and in the timeline. By the second it is
 # not tried again by a daemon that happens to be open: whoever ran the command repeats it.

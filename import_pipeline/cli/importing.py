@@ -12,7 +12,7 @@ import click
 from import_pipeline.cli.output import plural, print_json, say
 from import_pipeline.cli.session import default_user, json_option, open_session, user_option
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.loading import loading
+from import_pipeline.instance.loading import loading
 
 
 @click.command()
@@ -26,10 +26,10 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     is still being written is left alone, a renamed copy is not imported twice. What lies in a drop folder is read as
     there: without following links, and only in the folder of the user.
     """
-    from import_pipeline.accounts import ensure_account
     from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload import FileUpload
-    from import_pipeline.files import display_path, path_as_text
+    from import_pipeline.connectors.file_upload.files import display_path, path_as_text
+    from import_pipeline.library.accounts import ensure_account
 
     connector = get_connector(FileUpload.source_app)
     who = user or default_user()  # on a database of the owner's, open_session refuses to go on without a name
@@ -50,9 +50,9 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 @json_option
 def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     """Import what is new at a source."""
-    from import_pipeline.accounts import ensure_account, find_account
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.credentials import find_options
+    from import_pipeline.library.accounts import ensure_account, find_account
+    from import_pipeline.providers.credentials import find_options
 
     connector = get_connector(source)
     if connector.options_are_personal:
@@ -112,7 +112,7 @@ def backfill(
     Partitions, Launch backfill.
     """
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.database import open_database
+    from import_pipeline.database.opening import open_database
 
     connector = get_connector(source)
     with open_database() as database:
@@ -130,10 +130,10 @@ def backfill(
 def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json: bool) -> None:
     """Try again what failed, or single items; brings back deleted ones."""
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.drop_folder import reach_of_command
-    from import_pipeline.files import ids_of_file
-    from import_pipeline.ledger import explain_item, request_retry
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.connectors.file_upload.files import ids_of_file
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.drop_folder import reach_of_command
+    from import_pipeline.library.ledger import explain_item, request_retry
 
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures

@@ -14,7 +14,7 @@ from import_pipeline.cli.session import json_option
 from import_pipeline.errors import MigrationError
 
 if TYPE_CHECKING:
-    from import_pipeline.migration_plan import Change
+    from import_pipeline.database.migration_plan import Change
 
 
 @click.command()
@@ -36,9 +36,9 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
     Where a library was there before, it says first what it will do to it, and asks. Exits with 1 if somebody changed by
     hand what migrations had made: that is told, and not repaired.
     """
-    from import_pipeline import migrations
-    from import_pipeline.database import Database, database_url
-    from import_pipeline.migration_plan import find_changes
+    from import_pipeline.database import migrations
+    from import_pipeline.database.migration_plan import find_changes
+    from import_pipeline.database.opening import Database, database_url
 
     if export_to is not None:
         written = [str(path) for path in migrations.export(export_to)]
@@ -111,8 +111,8 @@ def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from import_pipeline.database import Database, database_url
-    from import_pipeline.duplicates import find_duplicates, merge_duplicates
+    from import_pipeline.database.opening import Database, database_url
+    from import_pipeline.library.duplicates import find_duplicates, merge_duplicates
 
     with Database(database_url()) as database, database.connect_as_owner() as conn:
         groups = find_duplicates(conn)
@@ -159,8 +159,8 @@ def psql(arguments: tuple[str, ...]) -> None:
     """
     import subprocess
 
-    from import_pipeline.database import Database, database_url
-    from import_pipeline.embedded.installation import find_program
+    from import_pipeline.database.embedded.installation import find_program
+    from import_pipeline.database.opening import Database, database_url
     from import_pipeline.errors import ConfigurationError
 
     if database_url() is not None:

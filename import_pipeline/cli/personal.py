@@ -18,8 +18,8 @@ from import_pipeline.cli.session import json_option, open_session, user_option
 from import_pipeline.errors import ErasureError
 
 if TYPE_CHECKING:
-    from import_pipeline.database import Database
-    from import_pipeline.personal_data import Erased
+    from import_pipeline.database.opening import Database
+    from import_pipeline.library.personal_data import Erased
 
 _WORDS = {
     "recordings": "calls with their transcripts",
@@ -45,7 +45,7 @@ def export(user: str | None, output: Path | None) -> None:
     One object a line: {"table": "recordings", "row": {…}}. Recordings come with their transcripts, credentials without
     their secret.
     """
-    from import_pipeline.personal_data import export_rows
+    from import_pipeline.library.personal_data import export_rows
 
     written: Counter[str] = Counter()
     with open_session(user) as (_, conn, user_id), _open_output(output) as file:
@@ -67,9 +67,9 @@ def erase(user: str, yes: bool, as_json: bool) -> None:
     It cannot be undone; `export` writes it out first. A user of your own application stays in it, on the embedded
     database the user goes too. Files that were imported are not touched.
     """
-    from import_pipeline.accounts import find_user
-    from import_pipeline.database import open_database
-    from import_pipeline.personal_data import count_rows
+    from import_pipeline.database.opening import open_database
+    from import_pipeline.library.accounts import find_user
+    from import_pipeline.library.personal_data import count_rows
 
     with open_database() as database, database.connect() as conn:
         user_id = find_user(conn, user)
@@ -105,13 +105,13 @@ def _erase(database: Database, user_id: UUID) -> tuple[Erased, int, int]:
     """Erase rows, staged files and runs; if anything goes wrong all rows are there still, to begin again by."""
     from dagster import DagsterInstance
 
-    from import_pipeline.connections import without_limit
-    from import_pipeline.instance import prepare_instance
-    from import_pipeline.personal_data import erase_rows
-    from import_pipeline.retention import remove_runs
-    from import_pipeline.sensors.settling import settle_ended_runs
+    from import_pipeline.database.connections import without_limit
+    from import_pipeline.defs.retention import remove_runs
+    from import_pipeline.defs.sensors.settling import settle_ended_runs
+    from import_pipeline.instance.preparing import prepare_instance
+    from import_pipeline.library.personal_data import erase_rows
     from import_pipeline.stages.run import runs_of
-    from import_pipeline.staging import StreamIOManager
+    from import_pipeline.stages.staging import StreamIOManager
 
     prepare_instance(database)
     with DagsterInstance.get() as instance, database.connect_as_owner() as conn:

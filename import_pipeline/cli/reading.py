@@ -23,8 +23,8 @@ _STATUS_HEADINGS = (
 @json_option
 def counts(user: str | None, as_json: bool) -> None:
     """Say how many calls of each source are in the library."""
-    from import_pipeline.ledger import count_recordings
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.ledger import count_recordings
 
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         found = count_recordings(conn, user_id)
@@ -42,8 +42,8 @@ def counts(user: str | None, as_json: bool) -> None:
 def status(user: str | None, as_json: bool) -> None:
     """Show each account: whether it is connected, last run, what is imported, waiting, failed."""
     from import_pipeline.connectors.base import discover_connectors
-    from import_pipeline.ledger import summarise_accounts
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.ledger import summarise_accounts
 
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = summarise_accounts(conn, user_id)
@@ -94,8 +94,8 @@ def status(user: str | None, as_json: bool) -> None:
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:
     """List the items that could not be imported, with the reason, newest first."""
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.ledger import list_failures
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.ledger import list_failures
 
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
@@ -130,10 +130,10 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
 @json_option
 def why(item: str, user: str | None, as_json: bool) -> None:
     """Tell what became of one item, by its external id, its path or its link."""
-    from import_pipeline.drop_folder import reach_of_command
-    from import_pipeline.files import ids_of_file
-    from import_pipeline.ledger import explain_item, explain_recording
-    from import_pipeline.tenancy import acting_as
+    from import_pipeline.connectors.file_upload.files import ids_of_file
+    from import_pipeline.database.tenancy import acting_as
+    from import_pipeline.library.drop_folder import reach_of_command
+    from import_pipeline.library.ledger import explain_item, explain_recording
 
     with open_session(user) as (_, conn, user_id):
         ids = [item, *ids_of_file(item, reach_of_command(conn))]

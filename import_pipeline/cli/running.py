@@ -12,10 +12,10 @@ from import_pipeline import errors
 from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, print_json, print_table, say
 from import_pipeline.connectors.base import Connector
-from import_pipeline.database import Database
-from import_pipeline.ledger import count_run, list_failures
+from import_pipeline.database.opening import Database
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.library.ledger import count_run, list_failures
 from import_pipeline.records import JsonObject
-from import_pipeline.tenancy import acting_as
 
 KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
 _SHOWN_FAILURES = 10

@@ -27,10 +27,10 @@ from import_pipeline.cli.guard import SIGN_IN_PATH
 from import_pipeline.cli.output import plural, say
 from import_pipeline.cli.services import Services, end, running_services
 from import_pipeline.cli.sign_in import LINKS, OPERATOR, VIEWER, SignIn
-from import_pipeline.database import Database, open_database
-from import_pipeline.embedded import home
+from import_pipeline.database.embedded import home
+from import_pipeline.database.opening import Database, open_database
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError
-from import_pipeline.instance import prepare_instance
+from import_pipeline.instance.preparing import prepare_instance
 
 _LOOK_SECONDS = 0.5
 _PROVE_SECONDS = 2.0
@@ -161,7 +161,7 @@ def _watch(services: Services, database: Database) -> None:
 
 def _interrupt_runs(dagster_home: str) -> None:
     """Interrupt the runs that are working; they go on when the UI is opened again."""
-    from import_pipeline.run_launcher import find_workers  # it loads Dagster, which nothing needed before
+    from import_pipeline.instance.run_launcher import find_workers  # it loads Dagster, which nothing needed before
 
     workers = find_workers(dagster_home)
     if workers:

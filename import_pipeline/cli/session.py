@@ -17,7 +17,7 @@ from import_pipeline.errors import ConfigurationError, UnknownUserError
 if TYPE_CHECKING:
     import psycopg
 
-    from import_pipeline.database import Database
+    from import_pipeline.database.opening import Database
 
 user_option = click.option(
     "--user",
@@ -46,8 +46,8 @@ def open_session(
         ConfigurationError: No user is named, or nobody has this address.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    from import_pipeline.accounts import find_user
-    from import_pipeline.database import open_database
+    from import_pipeline.database.opening import open_database
+    from import_pipeline.library.accounts import find_user
 
     with open_database() as database, database.connect() as conn:
         if database.is_embedded and (user is None or creates_user):
@@ -60,7 +60,7 @@ def open_session(
 
 
 def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
-    from import_pipeline.accounts import create_user, find_user
+    from import_pipeline.library.accounts import create_user, find_user
 
     email = user or default_user()
     try:

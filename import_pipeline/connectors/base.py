@@ -17,16 +17,16 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar
 
-from import_pipeline.authentication import Authentication
 from import_pipeline.errors import ConfigurationError, HttpError, ItemError, UnknownSourceError
-from import_pipeline.fields import get_text
-from import_pipeline.rate_budgets import RateLimit
+from import_pipeline.providers.authentication import Authentication
+from import_pipeline.providers.fields import get_text
+from import_pipeline.providers.rate_budgets import RateLimit
 from import_pipeline.records import Access, Account, ConnectorRecord, JsonObject, ListedItem, Window
 
 if TYPE_CHECKING:
     import httpx
 
-    from import_pipeline.http import HttpClient
+    from import_pipeline.providers.http import HttpClient
 
 ENTRY_POINT_GROUP = "import_pipeline.connectors"
 

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from import_pipeline.authentication import ApiKey, OAuth
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import HttpError, NotReadyError
-from import_pipeline.fields import clock_seconds, get_id, get_instant, get_list, get_object, get_text, peek
-from import_pipeline.http import HttpClient
-from import_pipeline.rate_budgets import RateLimit
+from import_pipeline.providers.authentication import ApiKey, OAuth
+from import_pipeline.providers.fields import clock_seconds, get_id, get_instant, get_list, get_object, get_text, peek
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import RateLimit
 from import_pipeline.records import Access, Account, ConnectorRecord, JsonObject, ListedItem, Window
 from import_pipeline.transcripts import render, turns_from_segments
 

@@ -9,12 +9,12 @@ from contextlib import suppress
 from datetime import timedelta
 from urllib.parse import quote, urljoin
 
-from import_pipeline.authentication import OAuth, ServerToServer
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import HttpError, ItemError, NotReadyError, SourceUnavailableError
-from import_pipeline.fields import get_id, get_instant, get_list, get_number, get_text, peek
-from import_pipeline.http import HttpClient
-from import_pipeline.rate_budgets import RateLimit
+from import_pipeline.providers.authentication import OAuth, ServerToServer
+from import_pipeline.providers.fields import get_id, get_instant, get_list, get_number, get_text, peek
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import RateLimit
 from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
 from import_pipeline.transcripts import Turn, join, render, turns_from_vtt
 

@@ -15,19 +15,21 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import Field
 
-from import_pipeline.accounts import FoundAccount, find_accounts, find_user
-from import_pipeline.clients import Storage, open_credential
 from import_pipeline.connectors.base import Connector
-from import_pipeline.credentials import find_options
-from import_pipeline.drop_folder import note_shared_folders
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of
-from import_pipeline.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SECONDS, LeaseKeeper
-from import_pipeline.ledger import retry_failures
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.rate_budgets import Lane
+from import_pipeline.library.accounts import FoundAccount, find_accounts, find_user
+from import_pipeline.library.clients import Storage, open_credential
+from import_pipeline.library.drop_folder import note_shared_folders
+from import_pipeline.library.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SECONDS, LeaseKeeper
+from import_pipeline.library.ledger import retry_failures
+from import_pipeline.library.sync_jobs import close_abandoned_sync_jobs, progress_of
+from import_pipeline.providers.credentials import find_options
+from import_pipeline.providers.error_answers import one_line
+from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
-from import_pipeline.refusals import one_line
-from import_pipeline.sql import query
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import (
     heed_cancellation,
     is_repeated_by_a_person,
@@ -35,10 +37,8 @@ from import_pipeline.stages.run import (
     lane_of,
     root_run_id,
 )
+from import_pipeline.stages.staging import StreamIOManager
 from import_pipeline.stages.transform import describe_problem
-from import_pipeline.staging import StreamIOManager
-from import_pipeline.sync_jobs import close_abandoned_sync_jobs, progress_of
-from import_pipeline.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 
 
 class ConnectConfig(dg.Config):

@@ -13,6 +13,8 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
     DatabaseUnavailableError,
     ErrorClass,
@@ -20,18 +22,16 @@ from import_pipeline.errors import (
     InvalidRecordError,
     class_of,
 )
-from import_pipeline.http import HttpClient
-from import_pipeline.leases import LeaseLostError
-from import_pipeline.ledger import ledger_key
-from import_pipeline.normalise import normalise_item, parse_external_id
-from import_pipeline.partitions import plan_windows
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.leases import LeaseLostError
+from import_pipeline.library.ledger import ledger_key
+from import_pipeline.library.normalise import normalise_item, parse_external_id
+from import_pipeline.library.sync_jobs import progress_of
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
-from import_pipeline.sql import query
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import ListedItems, hold, open_http
 from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
-from import_pipeline.sync_jobs import progress_of
-from import_pipeline.tenancy import acting_as
+from import_pipeline.stages.windows import plan_windows
 
 FIRST_BATCH_SIZE = 50
 """The first calls of an account should not wait for a whole batch, which takes minutes where requests are rationed."""

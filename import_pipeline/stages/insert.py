@@ -16,26 +16,26 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.connections import hand_over, pipeline_of, send_all
-from import_pipeline.database_errors import classify, describe_database_error, explain_refusal, is_about_every_row
-from import_pipeline.destinations import Destinations
+from import_pipeline.database.connections import hand_over, pipeline_of, send_all
+from import_pipeline.database.errors import classify, describe_database_error, explain_refusal, is_about_every_row
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import AccountLockedError, ItemError
-from import_pipeline.leases import LeaseLostError
-from import_pipeline.ledger import Written, record_outcomes, send_outcomes
-from import_pipeline.normalise import normalise_record
+from import_pipeline.library.destinations import Destinations
+from import_pipeline.library.leases import LeaseLostError
+from import_pipeline.library.ledger import Written, record_outcomes, send_outcomes
+from import_pipeline.library.normalise import normalise_record
+from import_pipeline.library.sync_jobs import progress_of
 from import_pipeline.pipeline import (
     add_missing_vault_entries,
     send_recordings,
     write_recordings,
 )
-from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
-from import_pipeline.sql import query
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
+from import_pipeline.stages.staging import StreamIOManager
 from import_pipeline.stages.transform import next_attempt_at
-from import_pipeline.staging import StreamIOManager
-from import_pipeline.sync_jobs import progress_of
-from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
 

@@ -14,14 +14,16 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.accounts import move_cursor
 from import_pipeline.connectors.base import Connector
-from import_pipeline.database_errors import without_own_words
-from import_pipeline.due import settle_poll
+from import_pipeline.database.errors import without_own_words
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ADVICE, AccountLockedError, ErrorClass, class_of
-from import_pipeline.leases import release_lease
-from import_pipeline.ledger import count_imported_between, list_failures
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.accounts import move_cursor
+from import_pipeline.library.due import settle_poll
+from import_pipeline.library.leases import release_lease
+from import_pipeline.library.ledger import count_imported_between, list_failures
+from import_pipeline.library.sync_jobs import close_sync_job
 from import_pipeline.records import (
     Account,
     AccountSummary,
@@ -30,10 +32,8 @@ from import_pipeline.records import (
     ImportSummary,
     Listing,
 )
-from import_pipeline.sql import query
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import root_run_id
-from import_pipeline.sync_jobs import close_sync_job
-from import_pipeline.tenancy import acting_as
 
 _logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector
-from import_pipeline.http import HttpClient
-from import_pipeline.leases import LeaseKeeper
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.rate_budgets import Lane
+from import_pipeline.library.clients import Storage, open_client
+from import_pipeline.library.leases import LeaseKeeper
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, Stream
+from import_pipeline.stages.postgres import PostgresResource
 
 _RETRY_SECONDS = 300.0
 _END: Any = object()

@@ -19,7 +19,6 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
-from import_pipeline.deadlines import Allowance
 from import_pipeline.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -31,10 +30,11 @@ from import_pipeline.errors import (
     NotReadyError,
     SourceUnavailableError,
 )
-from import_pipeline.http import HttpClient
-from import_pipeline.normalise import normalise_record
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.normalise import normalise_record
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.timeouts import Allowance
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold, open_http
 
 INVALID = "import_pipeline.invalid"

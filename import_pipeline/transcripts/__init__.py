@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from import_pipeline.transcripts.finishing import deroll
     from import_pipeline.transcripts.reading import (
         read_transcript,
         turns_from_segments,
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
         turns_from_vtt,
     )
     from import_pipeline.transcripts.records import read_records
-    from import_pipeline.transcripts.settling import deroll
     from import_pipeline.transcripts.text import clean_text
-    from import_pipeline.transcripts.turns import Transcript, Turn, Turns, join, render
+    from import_pipeline.transcripts.transcript import Transcript, render
+    from import_pipeline.transcripts.turns import Turn, Turns, join
 
 __all__ = [
     "Transcript",
@@ -37,15 +38,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Transcript": "turns",
+    "Transcript": "transcript",
     "Turn": "turns",
     "Turns": "turns",
     "clean_text": "text",
-    "deroll": "settling",
+    "deroll": "finishing",
     "join": "turns",
     "read_records": "records",
     "read_transcript": "reading",
-    "render": "turns",
+    "render": "transcript",
     "turns_from_segments": "reading",
     "turns_from_srt": "reading",
     "turns_from_vtt": "reading",

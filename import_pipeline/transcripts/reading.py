@@ -12,15 +12,16 @@ from import_pipeline.errors import TranscriptError
 from import_pipeline.transcripts.cues import read_cues
 from import_pipeline.transcripts.detecting import refuse_binary, refuse_foreign, refuse_markup
 from import_pipeline.transcripts.fathom import read_fathom
+from import_pipeline.transcripts.finishing import finish_turns
 from import_pipeline.transcripts.generic import read_generic
 from import_pipeline.transcripts.headed import read_headed, read_teams_old
 from import_pipeline.transcripts.layouts import layout_of
 from import_pipeline.transcripts.meet import read_meet
-from import_pipeline.transcripts.settling import settle
 from import_pipeline.transcripts.speakers import is_guess
 from import_pipeline.transcripts.speech_json import read_speech_json
 from import_pipeline.transcripts.text import TextFile
-from import_pipeline.transcripts.turns import UNKNOWN, Transcript, Turn, Turns, fill_ends, milliseconds
+from import_pipeline.transcripts.transcript import Transcript
+from import_pipeline.transcripts.turns import UNKNOWN, Turn, Turns, fill_ends, milliseconds
 from import_pipeline.transcripts.word_document import document_lines
 
 _WEBVTT = re.compile(r"WEBVTT(?:[ \t\n]|$)", re.IGNORECASE)
@@ -136,7 +137,7 @@ _CUE_FORMATS = ("vtt", "srt", "youtube", "whisper", "deepgram", "assemblyai", "s
 
 
 def _finish(raw: Turns, form: str, about: dict[str, Any], notes: dict[str, Any]) -> Transcript:
-    turns = settle(raw, notes, cues=form.startswith(_CUE_FORMATS))
+    turns = finish_turns(raw, notes, cues=form.startswith(_CUE_FORMATS))
     if form == "vtt-zoom" and len(turns.names) == 1:
         form = "vtt"
     if form.startswith("generic") and len(turns) == 1 and turns.starts[0] == UNKNOWN and len(turns.names) == 1:
@@ -181,7 +182,7 @@ def _turns_from_cues(text: str, *, webvtt: bool) -> list[Turn]:
     raw = Turns()
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     read_cues(lines, raw, {}, webvtt=webvtt and _WEBVTT.match(lines[0].strip() + "\n") is not None)
-    return list(settle(raw, {}, cues=True)) if raw.spoken else []
+    return list(finish_turns(raw, {}, cues=True)) if raw.spoken else []
 
 
 def turns_from_segments(segments: Iterable[tuple[str | None, str, float | None, float | None]]) -> list[Turn]:

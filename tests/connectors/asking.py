@@ -12,10 +12,10 @@ import httpx
 from fakes import FakeServer
 from fakes.server import Request, Response
 
-from import_pipeline.authentication import ApiKey
 from import_pipeline.connectors.base import Connector
-from import_pipeline.http import HttpClient
-from import_pipeline.normalise import normalise_item
+from import_pipeline.library.normalise import normalise_item
+from import_pipeline.providers.authentication import ApiKey
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, NewItem, Outcome, Ready
 from import_pipeline.stages.fetch import list_items
 from import_pipeline.stages.transform import transform_item

@@ -27,12 +27,14 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from upath import UPath
 
-from import_pipeline.accounts import ensure_account
-from import_pipeline.clients import Storage, open_client
 from import_pipeline.connectors.base import Connector, discover_connectors
-from import_pipeline.credentials import Secrets, open_key_ring, store_credential
 from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of
-from import_pipeline.http import HttpClient
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.clients import Storage, open_client
+from import_pipeline.library.sync_jobs import settle_broken_run
+from import_pipeline.providers.credentials import Secrets, open_key_ring, store_credential
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.source_settings import setting_name
 from import_pipeline.records import (
     Account,
     AccountSummary,
@@ -46,16 +48,14 @@ from import_pipeline.records import (
     Stream,
     Window,
 )
-from import_pipeline.settings import setting_name
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.fetch import BATCH_SIZE, list_items
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
 from import_pipeline.stages.report import close_accounts
 from import_pipeline.stages.run import database_time
+from import_pipeline.stages.staging import _read_lines, read_output, write_output
 from import_pipeline.stages.transform import describe_bug, describe_problem, transform_items
-from import_pipeline.staging import _read_lines, read_output, write_output
-from import_pipeline.sync_jobs import settle_broken_run
 
 SECRET_KEY = "Zm9yIHRlc3RzIG9ubHksIDMyIGJ5dGVzIGxvbmcgISE="
 TURN = re.compile(r"\[(\d\d):(\d\d):(\d\d)\] (?:([^:\n]{1,60}): )?(.*)", re.DOTALL)

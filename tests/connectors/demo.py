@@ -14,7 +14,7 @@ import dagster as dg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.errors import SourceUnavailableError
-from import_pipeline.http import HttpClient
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
 
 START = datetime(2024, 3, 1, 9, tzinfo=UTC)

@@ -48,15 +48,14 @@ from fakes import Call, FakeServer, NextFault, make_calls
 from fakes.server import Request, Response
 from psycopg_pool import ConnectionPool
 
-from import_pipeline import http
-from import_pipeline.connections import connection_settings
 from import_pipeline.connectors.base import Connector, check_declaration
+from import_pipeline.database.connections import connection_settings
+from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import HttpError
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
 from import_pipeline.records import Failed, Ignored, Ready, Waiting, Window
 from import_pipeline.stages.fetch import list_items
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 MOST_LINES = 120
 OAUTH = [target for target in REST if target.kind != "api-key"]
@@ -76,7 +75,7 @@ def pool(server_url: str, template: str) -> Iterator[ConnectionPool[Any]]:
 
 @pytest.fixture
 def world(pool: ConnectionPool[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(http, "_PAUSE", lambda _: 0.001)  # only the length of the pauses, not when there is one
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.001)
     monkeypatch.setenv("IMPORT_PIPELINE_SECRET_KEY", SECRET_KEY)
     monkeypatch.setenv("TZ", "Asia/Kolkata")  # so that who forgets the time zone is found out
     time.tzset()

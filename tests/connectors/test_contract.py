@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 from connectors.demo import ConcurrentDemo, Demo, OtherDemo, UnpartitionedDemo
 
-from import_pipeline.authentication import ApiKey
 from import_pipeline.connectors.base import Connector, check_declaration, discover_connectors
+from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.providers.authentication import ApiKey
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 ALL = [*discover_connectors().values(), Demo(), OtherDemo(), UnpartitionedDemo(), ConcurrentDemo()]
 

@@ -15,11 +15,11 @@ from fakes import NextFault, Track, YouTubeServer
 from fakes.server import Request, Response
 from fakes.youtube import AGE_REASON, BOT_REASON
 
-from import_pipeline.connectors._youtube_captions import _Through, find_site
-from import_pipeline.connectors._youtube_site import parse_address
 from import_pipeline.connectors.youtube import YouTube
+from import_pipeline.connectors.youtube.captions import _Through, find_site
+from import_pipeline.connectors.youtube.site import parse_address
 from import_pipeline.errors import ConfigurationError, HttpError, RateLimitedError, ReconnectError
-from import_pipeline.http import HttpClient
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Failed, Ignored, ListedItem, Ready, Waiting, Window
 
 YOUTUBE = YouTube()

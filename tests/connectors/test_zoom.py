@@ -17,7 +17,7 @@ from fakes.zoom import meeting_number, meeting_uuid
 
 from import_pipeline.connectors.zoom import Zoom
 from import_pipeline.errors import HttpError, SourceUnavailableError
-from import_pipeline.http import HttpClient
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Failed, ListedItem, Ready, Waiting, Window
 
 ZOOM = Zoom()

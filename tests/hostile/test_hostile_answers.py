@@ -17,14 +17,14 @@ from hostile.attacks import CLOCKS, INSTANTS, NASTY, is_harmless, nasty_text, od
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from import_pipeline import fields, http
-from import_pipeline.authentication import OAuth
-from import_pipeline.connectors import _youtube_site
+from import_pipeline.connectors.youtube import site as _youtube_site
 from import_pipeline.errors import HttpError, ImportPipelineError, ItemError, SourceUnavailableError
-from import_pipeline.fields import DEEPEST, parse_json
-from import_pipeline.http import MAX_PAGES_WITHOUT_NEWS, HttpClient
-from import_pipeline.oauth import request_token
-from import_pipeline.refusals import describe_body, request_id, silence_asked
+from import_pipeline.providers import fields
+from import_pipeline.providers.authentication import OAuth
+from import_pipeline.providers.error_answers import describe_body, request_id, silence_asked
+from import_pipeline.providers.fields import DEEPEST, parse_json
+from import_pipeline.providers.http import MAX_PAGES_WITHOUT_NEWS, HttpClient
+from import_pipeline.providers.oauth import request_token
 
 QUICK = settings(max_examples=150, deadline=None)
 
@@ -54,7 +54,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def client(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpClient]:
-    monkeypatch.setattr(http, "_PAUSE", lambda _: 0.0)
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.0)
     with HttpClient("Demo", site.url, max_attempts=2) as opened:
         yield opened
 
@@ -169,7 +169,7 @@ APP = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
 def test_an_odd_answer_for_a_token_is_a_token_or_an_error_of_ours(
     site: Site, answer: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_PAUSE", lambda _: 0.0)
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.0)
     site.say = lambda _: Response(status, answer.encode())  # type: ignore[method-assign]
     token = outcome(lambda: request_token("Demo", OAUTH, APP, token_url=site.url, sleep=lambda _: None))
     if isinstance(token, ImportPipelineError):

@@ -18,13 +18,12 @@ from uuid import uuid4
 import pytest
 from commands import VTT
 
-from import_pipeline import fences
-from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.drop_folder import scan_drop_folder
+from import_pipeline.connectors.file_upload import FileUpload, fences
+from import_pipeline.connectors.file_upload.fences import Fence, NotPermittedError, Reach, RefusedError, names_of_user
+from import_pipeline.connectors.file_upload.files import ids_of_file, path_to_uri
 from import_pipeline.errors import ConfigurationError, ItemError
-from import_pipeline.fences import Fence, NotPermittedError, Reach, RefusedError, names_of_user
-from import_pipeline.files import ids_of_file, path_to_uri
-from import_pipeline.http import HttpClient
+from import_pipeline.library.drop_folder import scan_drop_folder
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, ListedItem, NewItem, Ready, SharedFolder
 from import_pipeline.stages.fetch import list_items
 from import_pipeline.stages.transform import transform_item

@@ -23,14 +23,14 @@ from hostile.attacks import NASTY, is_harmless
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from import_pipeline.accounts import ensure_account
 from import_pipeline.connectors import file_upload
 from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
-from import_pipeline.files import find_files, inspect_file, path_to_uri, uri_to_path
-from import_pipeline.http import HttpClient
+from import_pipeline.connectors.file_upload.files import find_files, inspect_file, path_to_uri, uri_to_path
+from import_pipeline.defs.sensors.drop_folder import _explain, _Tick
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, NewItem, Ready, Waiting
-from import_pipeline.sensors.drop_folder import _explain, _Tick
 from import_pipeline.stages.fetch import list_items
 from import_pipeline.stages.transform import transform_item
 

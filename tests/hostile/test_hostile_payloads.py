@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 
-from import_pipeline import http
-from import_pipeline.database import connection_settings
-from import_pipeline.normalise import LONGEST_TITLE
+from import_pipeline.database.opening import connection_settings
+from import_pipeline.library.normalise import LONGEST_TITLE
 
 NEIGHBOURS = 9
 TITLES = {"fathom": "title", "zoom": "topic", "youtube": "snippet.title"}
@@ -43,8 +42,8 @@ def pool(server_url: str, template: str) -> Iterator[ConnectionPool[Any]]:
 
 @pytest.fixture
 def world(pool: ConnectionPool[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(http, "_PAUSE", lambda _: 0.001)
-    monkeypatch.setattr(http, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.001)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     monkeypatch.setenv("IMPORT_PIPELINE_SECRET_KEY", SECRET_KEY)
     with closing(World(pool.conninfo, pool, tmp_path, monkeypatch)) as world:
         yield world

@@ -15,8 +15,8 @@ from fakes.server import FakeServer, Request, Response
 from hostile.test_hostile_payloads import pool, world  # noqa: F401 - fixtures
 
 from import_pipeline.errors import HttpError, SourceUnavailableError
-from import_pipeline.http import HttpClient
-from import_pipeline.http.failures import FAILURES_UNTIL_DOWN, SLOW_ITEMS
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.http.failures import FAILURES_UNTIL_DOWN, SLOW_ITEMS
 
 CALLS = 16
 BY_CALL = [target for target in REST if (target.connector.source_app, target.kind) != ("fathom", "api-key")]
@@ -198,7 +198,7 @@ def test_neighbours_go_on_while_a_call_is_slow(
     """Attack A14: the slow ones are answered only when everything else was asked for, also where one is at a time."""
     monkeypatch.setenv("IMPORT_PIPELINE_HTTP_TIMEOUT", "0.4")
     monkeypatch.setenv("IMPORT_PIPELINE_ITEM_TIMEOUT", str(GENEROUS))
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 1_000)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 1_000)
     server = world.start(target, CALLS)
     odd, slow = slow_ones(server, target)
     patterns = {server.external_id(call): re.compile(target.source.content(server, call)) for call in server.calls}
@@ -234,7 +234,7 @@ def test_a_call_that_is_answered_drop_by_drop_fails_by_itself(
     """Attack A14: also if there are as many of them as would mean that the provider is down."""
     monkeypatch.setenv("IMPORT_PIPELINE_HTTP_TIMEOUT", "1")
     monkeypatch.setenv("IMPORT_PIPELINE_ITEM_TIMEOUT", "5")
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 1_000)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 1_000)
     server = world.start(target, CALLS)
     odd, slow = slow_ones(server, target, number)
     server.faults.always[slow.pattern] = "slow"

@@ -24,7 +24,7 @@ from world import World, calls
 
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.records import Stream
-from import_pipeline.staging import StreamIOManager, _read_lines, write_output
+from import_pipeline.stages.staging import StreamIOManager, _read_lines, write_output
 
 FETCHED = "batches.0_00000.sealed"
 
@@ -111,7 +111,7 @@ def seal_with_another_key(staged: Staged) -> None:
     lines = list(_read_lines(path))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("IMPORT_PIPELINE_HOME", home)
-        from import_pipeline.staging import _batch, _item
+        from import_pipeline.stages.staging import _batch, _item
 
         write_output(path, Stream(_batch.validate_json(lines[1]), [_item.validate_json(line) for line in lines[2:]]))
 

@@ -23,16 +23,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from world import World, calls
 
-from import_pipeline import assets
-from import_pipeline.accounts import ensure_account
-from import_pipeline.assets.charts import draw_months
-from import_pipeline.assets.figures import OTHER_SOURCES, read_import_counts, read_months
 from import_pipeline.cli.output import printable
+from import_pipeline.defs import assets
+from import_pipeline.defs.assets.charts import draw_months
+from import_pipeline.defs.assets.figures import OTHER_SOURCES, read_import_counts, read_months
+from import_pipeline.defs.sensors.alerts import _as_text, describe_failure
+from import_pipeline.defs.tables import to_markdown
 from import_pipeline.errors import ItemError, NotReadyError
-from import_pipeline.normalise import LONGEST_LOCATION, LONGEST_TITLE, normalise_item, normalise_record
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.normalise import LONGEST_LOCATION, LONGEST_TITLE, normalise_item, normalise_record
 from import_pipeline.records import ConnectorRecord, ListedItem
-from import_pipeline.sensors.alerts import _as_text, describe_failure
-from import_pipeline.tables import to_markdown
 
 QUICK = settings(max_examples=150, deadline=None)
 STORABLE = [text for text in (*NASTY, "x" * 20_000) if "\0" not in text and not re.search("[\ud800-\udfff]", text)]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-import import_pipeline.embedded.cluster  # noqa: F401 - loaded before the user changes, who may not be able to
-from import_pipeline.embedded import open_server
+import import_pipeline.database.embedded.cluster  # noqa: F401 - loaded before the user changes, who may not be able to
+from import_pipeline.database.embedded import open_server
 from import_pipeline.errors import EmbeddedServerError
 
 

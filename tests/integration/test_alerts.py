@@ -16,9 +16,9 @@ from connectors.demo import Demo
 from webhook import SECRET, Webhook
 from world import World, calls
 
+from import_pipeline.defs.sensors import alerts
+from import_pipeline.defs.sensors.alerts import AlertError, alert_on_failure, describe_failure, send
 from import_pipeline.errors import ItemError, SourceUnavailableError
-from import_pipeline.sensors import alerts
-from import_pipeline.sensors.alerts import AlertError, alert_on_failure, describe_failure, send
 
 SAID = "CANARY-77aa: what was said"
 

@@ -13,12 +13,12 @@ import tenants
 from connectors.demo import Call, Demo, OtherDemo
 from psycopg.types.json import Jsonb
 
-from import_pipeline.accounts import ensure_account
 from import_pipeline.connectors.base import Connector
 from import_pipeline.definitions import build_defs
-from import_pipeline.ledger import NO_VAULT_ENTRY
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.ledger import NO_VAULT_ENTRY
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 Connection = psycopg.Connection[Any]
 NOW = datetime.now(UTC)
@@ -192,7 +192,7 @@ def test_accounts_that_no_run_came_to_are_named_with_the_reason(
 def test_the_repair_job_puts_recordings_into_their_vaults(
     conn: Connection, database_url: str, ana: tenants.User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("import_pipeline.repairs._PAGE", 2)
+    monkeypatch.setattr("import_pipeline.defs.repairs._PAGE", 2)
     ben = tenants.make_user(conn, "ben@example.com")
     recordings = {
         add_recording(conn, owner, f"call-{number}", is_vaulted=False): owner

@@ -13,13 +13,13 @@ import tenants
 from connectors.demo import Call, Demo, OtherDemo
 from psycopg.types.json import Jsonb
 
-from import_pipeline.accounts import ensure_account
-from import_pipeline.assets.figures import NO_SOURCE, read_health, read_import_counts, read_months
 from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.definitions import build_defs
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
-from import_pipeline.tables import show_time, to_markdown
+from import_pipeline.defs.assets.figures import NO_SOURCE, read_health, read_import_counts, read_months
+from import_pipeline.defs.tables import show_time, to_markdown
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 Connection = psycopg.Connection[Any]
 NOW = datetime.now(UTC)

@@ -17,7 +17,7 @@ from commands import CommandLine, Shell, end
 from cryptography.fernet import Fernet
 from fakes import Call, FathomServer, make_calls
 
-from import_pipeline.accounts import ensure_account
+from import_pipeline.library.accounts import ensure_account
 
 FATHOM_KEY = "fathom-test-key"
 MONTHS = ["2025-09", "2025-08", "2025-07"]
@@ -54,7 +54,7 @@ def shell(
 ) -> Shell:
     shell = Shell(monkeypatch, capsys, {FATHOM_KEY, settings["IMPORT_PIPELINE_SECRET_KEY"]})
     shell.set(**settings, DAGSTER_HOME="")  # which the command sets for this process
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     return shell
 
 

@@ -18,8 +18,8 @@ from fakes import FathomServer, Faults, ZoomServer
 from servers import with_database
 from upath import UPath
 
-from import_pipeline.embedded import open_server
-from import_pipeline.staging import _read_lines
+from import_pipeline.database.embedded import open_server
+from import_pipeline.stages.staging import _read_lines
 
 pytestmark = pytest.mark.long
 

@@ -15,7 +15,7 @@ from dev import Dev, running_dev, wait_until
 from fakes import ZoomServer, make_calls
 from fakes.zoom import ACCOUNT_ID, CLIENT_ID, CLIENT_SECRET
 
-from import_pipeline.embedded import open_server
+from import_pipeline.database.embedded import open_server
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 

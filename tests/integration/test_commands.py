@@ -15,9 +15,9 @@ import pytest
 from commands import CommandLine, write_calls
 
 from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 EMAIL = "ana@example.com"
 

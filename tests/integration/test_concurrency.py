@@ -13,7 +13,7 @@ import pytest
 import tenants
 
 from import_pipeline import ConnectorRecord, insert_recordings, run_pipeline
-from import_pipeline.accounts import ensure_account
+from import_pipeline.library.accounts import ensure_account
 
 Connection = psycopg.Connection[Any]
 

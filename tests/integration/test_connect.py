@@ -27,10 +27,10 @@ from cryptography.fernet import Fernet, InvalidToken
 from fakes import FathomServer, YouTubeServer, ZoomServer
 from fakes.calls import HOSTS
 
-from import_pipeline import credentials
 from import_pipeline.connectors.fathom import Fathom
-from import_pipeline.credentials import KeyRing, Secrets
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
+from import_pipeline.providers import credentials
+from import_pipeline.providers.credentials import KeyRing, Secrets
 
 EMAIL = "ana@example.com"
 FATHOM_KEY = "fathom-test-key"
@@ -70,7 +70,7 @@ def shell(
         IMPORT_PIPELINE_HOME=str(tmp_path),
     )
     # A provider that is down is asked ten times otherwise, for a minute.
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     return shell
 
 

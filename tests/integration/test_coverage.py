@@ -15,17 +15,17 @@ from cryptography.fernet import Fernet
 from fakes import FathomServer
 from fakes.calls import make_calls
 
-from import_pipeline.accounts import ensure_account, find_accounts
 from import_pipeline.connectors.base import Connector
 from import_pipeline.connectors.fathom import Fathom
-from import_pipeline.coverage import Coverage, compare_month, parse_month, read_account
-from import_pipeline.credentials import KeyRing, Secrets, store_credential
 from import_pipeline.definitions import build_defs
+from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import ConfigurationError, IgnoredItemError, ItemError, NotReadyError
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.accounts import ensure_account, find_accounts
+from import_pipeline.providers.credentials import KeyRing, Secrets, store_credential
 from import_pipeline.records import Window
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.stages.coverage import Coverage, compare_month, parse_month, read_account
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 Connection = psycopg.Connection[Any]
 FATHOM_KEY = "fathom-test-key"
@@ -298,7 +298,7 @@ def test_the_command_tells_what_is_missing_and_exits_with_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     key = Fernet.generate_key().decode()
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     shell = Shell(monkeypatch, capsys, {FATHOM_KEY, key})
     shell.set(
         DATABASE_URL=database_url,

@@ -33,12 +33,12 @@ from cryptography.fernet import Fernet
 from fakes import FakeServer, OAuth
 from fakes.server import Request, Response
 
-from import_pipeline import credentials, oauth
-from import_pipeline import http as http_module
-from import_pipeline.accounts import ensure_account
-from import_pipeline.authentication import ApiKey, Authentication, ServerToServer
-from import_pipeline.authentication import OAuth as DeclaredOAuth
-from import_pipeline.credentials import (
+from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.providers import credentials, oauth
+from import_pipeline.providers.authentication import ApiKey, Authentication, ServerToServer
+from import_pipeline.providers.authentication import OAuth as DeclaredOAuth
+from import_pipeline.providers.credentials import (
     KeyRing,
     Secrets,
     StoredCredential,
@@ -48,10 +48,9 @@ from import_pipeline.credentials import (
     rotate_keys,
     store_credential,
 )
-from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
-from import_pipeline.http import HttpClient
-from import_pipeline.rate_budgets import Connect
-from import_pipeline.refusals import redact
+from import_pipeline.providers.error_answers import redact
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import Connect
 
 Connection = psycopg.Connection[Any]
 
@@ -114,7 +113,7 @@ def connect(database_url: str) -> Connect:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between attempts, of which there are three."""
-    monkeypatch.setattr(http_module, "_PAUSE", lambda _: 0.0)
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.0)
     monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 3)
 
 
@@ -936,7 +935,7 @@ def test_no_message_log_or_repr_holds_a_secret(
     """F88."""
     for name in ("", "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "tenacity", "oauthlib", "urllib3"):
         caplog.set_level(logging.DEBUG, logger=name)
-    monkeypatch.setattr(http_module, "_PAUSE", lambda _: 0.0)
+    monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.0)
     monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 2)
     tokens = {"access_token": "access+Canary==", "refresh_token": "refresh+Canary=="}
     demo.site.oauth.issue(expires_in=3600, **tokens)

@@ -16,7 +16,7 @@ import pytest
 from commands import REPOSITORY, write_calls
 
 from import_pipeline.definitions import build_defs, defs
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.stages.postgres import PostgresResource
 
 DAGSTER = str(Path(sys.executable).parent / "dagster")
 

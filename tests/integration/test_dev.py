@@ -14,7 +14,7 @@ from dev import Dev, free_port, running_dev, wait_until
 from fakes import FathomServer
 from fakes.fathom import API_KEY
 
-from import_pipeline.run_launcher import find_workers
+from import_pipeline.instance.run_launcher import find_workers
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ from dev import running_dev, wait_until
 from webhook import Webhook
 from world import World, problem_of
 
-from import_pipeline import sensors
 from import_pipeline.connectors.base import get_connector
+from import_pipeline.connectors.file_upload.fences import IS_LINK
 from import_pipeline.definitions import build_defs
-from import_pipeline.drop_folder import find_drop_accounts, scan_drop_folder
-from import_pipeline.fences import IS_LINK
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.sensors import drop_folder as drop_folder_sensor
-from import_pipeline.sensors.drop_folder import ask_for_files
+from import_pipeline.defs import sensors
+from import_pipeline.defs.sensors import drop_folder as drop_folder_sensor
+from import_pipeline.defs.sensors.drop_folder import ask_for_files
+from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
+from import_pipeline.stages.postgres import PostgresResource
 
 UPLOAD = get_connector("file-upload")
 

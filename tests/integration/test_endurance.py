@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from commands import VTT, CommandLine, end
 
-from import_pipeline.embedded import open_server
+from import_pipeline.database.embedded import open_server
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 

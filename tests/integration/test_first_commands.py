@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from commands import SAMPLES, CommandLine, Outcome
 
-from import_pipeline.embedded import open_server
-from import_pipeline.instance import with_psycopg2
+from import_pipeline.database.embedded import open_server
+from import_pipeline.instance.preparing import with_psycopg2
 
 KINDS = ("listed", "inserted", "skipped", "waiting", "failed")
 

@@ -21,8 +21,8 @@ from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
 from world import World
 
-from import_pipeline import leases
-from import_pipeline.http import HttpClient
+from import_pipeline.library import leases
+from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ConnectorRecord, Counts, ListedItem, Window
 
 MONTH = "2024-03-01"

@@ -23,13 +23,14 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 from world import World, calls, summary_of
 
-from import_pipeline import ConnectorRecord, run_pipeline, sql
-from import_pipeline.audit import find_findings
+from import_pipeline import ConnectorRecord, run_pipeline
+from import_pipeline.database import sql
+from import_pipeline.database.audit import find_findings
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.definitions import build_defs
-from import_pipeline.due import request_runs
+from import_pipeline.library.due import request_runs
 from import_pipeline.pipeline import insert_recordings
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.tenancy import acting_as
+from import_pipeline.stages.postgres import PostgresResource
 
 Connection = psycopg.Connection[Any]
 LOGIN = "importer_of_test"

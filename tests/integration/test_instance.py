@@ -23,9 +23,9 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._time import get_current_datetime
 
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
 from import_pipeline.definitions import defs
-from import_pipeline.instance import prepare_instance, settings, with_psycopg2
+from import_pipeline.instance.preparing import prepare_instance, settings, with_psycopg2
 
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(

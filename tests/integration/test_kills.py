@@ -25,8 +25,8 @@ from fakes.fathom import API_KEY
 from fakes.zoom import ACCOUNT_ID, CLIENT_ID, CLIENT_SECRET
 
 from import_pipeline.connectors.base import ENTRY_POINT_GROUP
-from import_pipeline.embedded import open_server
-from import_pipeline.run_launcher import find_workers
+from import_pipeline.database.embedded import open_server
+from import_pipeline.instance.run_launcher import find_workers
 
 USERS = ("ana@example.com", "ben@example.com", "cleo@example.com")
 SOURCES = ("fathom", "zoom", "fathom-eu")

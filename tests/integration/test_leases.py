@@ -16,8 +16,8 @@ import psycopg
 import pytest
 import tenants
 
-from import_pipeline.accounts import ensure_account
-from import_pipeline.leases import (
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.leases import (
     LeaseKeeper,
     LeaseLostError,
     acquire_lease,
@@ -26,7 +26,7 @@ from import_pipeline.leases import (
     release_lease,
     this_process,
 )
-from import_pipeline.rate_budgets import Connect, Lane
+from import_pipeline.providers.rate_budgets import Connect, Lane
 
 Connection = psycopg.Connection[Any]
 

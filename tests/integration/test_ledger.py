@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from import_pipeline import ConnectorRecord, insert_recording
-from import_pipeline.accounts import ensure_account, move_cursor
-from import_pipeline.ledger import (
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.library.accounts import ensure_account, move_cursor
+from import_pipeline.library.ledger import (
     NO_VAULT_ENTRY,
     Written,
     count_recordings,
@@ -33,7 +34,6 @@ from import_pipeline.ledger import (
     summarise_accounts,
 )
 from import_pipeline.records import Account, Counts, Failed, Ignored, Known, ListedItem, Ready, Waiting
-from import_pipeline.tenancy import acting_as
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 LATER = datetime(2124, 5, 6, tzinfo=UTC)

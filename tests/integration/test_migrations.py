@@ -15,11 +15,11 @@ import psycopg
 import pytest
 import servers
 
-from import_pipeline import migrations
-from import_pipeline.embedded import open_server
+from import_pipeline.database import migrations
+from import_pipeline.database.embedded import open_server
+from import_pipeline.database.migrations import Migration
+from import_pipeline.database.sql import migration_files
 from import_pipeline.errors import DatabaseUnavailableError, MigrationDriftError, MigrationError
-from import_pipeline.migrations import Migration
-from import_pipeline.sql import migration_files
 
 ROLES = ("anon", "authenticated", "service_role", "import_worker")
 
@@ -373,11 +373,12 @@ def test_a_locked_table_makes_a_clear_error_and_not_a_queue(conn: psycopg.Connec
 
 
 def test_settings_of_the_connection_do_not_disturb_and_are_not_changed(empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, options="-c statement_timeout=1 -c search_path=nowhere") as conn:
-        assert len(migrations.apply(conn)) == len(migrations.load())
+    slow = made_up("20990101000000", "build_slowly", "select pg_catalog.pg_sleep(1);")
+    with psycopg.connect(empty_database_url, options="-c statement_timeout=700 -c search_path=nowhere") as conn:
+        assert migrations.apply(conn, [*migrations.load(), slow])[-1] == slow
         conn.execute("set statement_timeout = 0")
         conn.commit()
-        assert migrations.check(conn).is_current
+        assert migrations.check(conn, [*migrations.load(), slow]).is_current
         assert conn.execute("show search_path").fetchone() == ("nowhere",)
         assert conn.execute("show lock_timeout").fetchone() == ("0",)
 

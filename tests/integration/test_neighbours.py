@@ -16,16 +16,16 @@ from connectors.demo import START, Demo
 from world import World, calls, problem_of, summary_of
 
 from import_pipeline import ConnectorRecord
-from import_pipeline.accounts import ensure_account, find_accounts
-from import_pipeline.assets.figures import read_health, read_months
 from import_pipeline.connectors.base import get_connector
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.definitions import build_defs
-from import_pipeline.ledger import summarise_accounts
+from import_pipeline.defs.assets.figures import read_health, read_months
+from import_pipeline.defs.sensors import build_source_sensor
+from import_pipeline.defs.sensors.drop_folder import ask_for_files
+from import_pipeline.library.accounts import ensure_account, find_accounts
+from import_pipeline.library.ledger import summarise_accounts
 from import_pipeline.pipeline import insert_recordings
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.sensors import build_source_sensor
-from import_pipeline.sensors.drop_folder import ask_for_files
-from import_pipeline.tenancy import acting_as
+from import_pipeline.stages.postgres import PostgresResource
 
 # -- Odd values -------------------------------------------------------------------------------------------------------
 

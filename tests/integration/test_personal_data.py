@@ -20,14 +20,14 @@ from psycopg import sql
 from upath import UPath
 from world import World
 
-from import_pipeline.accounts import ensure_account
-from import_pipeline.credentials import KeyRing, Secrets, store_credential
 from import_pipeline.errors import ErasureError, ItemError, UnknownUserError
-from import_pipeline.leases import LeaseLostError, acquire_lease
-from import_pipeline.personal_data import count_rows, erase_rows, export_rows
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.leases import LeaseLostError, acquire_lease
+from import_pipeline.library.personal_data import count_rows, erase_rows, export_rows
+from import_pipeline.providers.credentials import KeyRing, Secrets, store_credential
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, Ready
 from import_pipeline.stages.insert import write_outcomes
-from import_pipeline.staging import _read_lines
+from import_pipeline.stages.staging import _read_lines
 
 Connection = psycopg.Connection[Any]
 SAID = "canary-4d1e was said"
@@ -249,7 +249,7 @@ def test_what_a_run_writes_at_the_very_moment_is_waited_for_and_erased(
     writes, goes_on = threading.Event(), threading.Event()
 
     def insert_slowly(*arguments: Any) -> Any:
-        from import_pipeline.ledger import send_outcomes
+        from import_pipeline.library.ledger import send_outcomes
 
         results = send_outcomes(*arguments)
         writes.set()
@@ -323,7 +323,7 @@ def test_export_writes_a_private_file_that_appears_only_when_it_is_complete(
         yield "users", "{}"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("import_pipeline.personal_data.export_rows", break_off)
+    monkeypatch.setattr("import_pipeline.library.personal_data.export_rows", break_off)
     assert shell.run("export", "--user", "ana@example.com", "--output", path).code == 2
     assert path.read_text(encoding="utf-8") == lines
     assert sorted(tmp_path.glob("ana*")) == [path]

@@ -28,9 +28,9 @@ from import_pipeline import (
     insert_recordings,
     run_pipeline,
 )
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import BankError, ConfigurationError, InvalidRecordError, ItemError
 from import_pipeline.pipeline import add_missing_vault_entries, add_vault_entries
-from import_pipeline.tenancy import acting_as
 
 START = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 Connection = psycopg.Connection[Any]

@@ -13,14 +13,15 @@ import pytest
 import servers
 from pooler import running_pooler
 
-from import_pipeline import ConnectorRecord, migrations
-from import_pipeline.accounts import create_user
-from import_pipeline.connections import BoundedConnection, connection_settings
+from import_pipeline import ConnectorRecord
 from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
-from import_pipeline.tenancy import acting_as
+from import_pipeline.database import migrations
+from import_pipeline.database.connections import BoundedConnection, connection_settings
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.library.accounts import create_user
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 pytestmark = pytest.mark.long
 

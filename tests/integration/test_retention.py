@@ -16,9 +16,9 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from upath import UPath
 
 from import_pipeline.definitions import build_defs
-from import_pipeline.instance import settings, with_psycopg2
-from import_pipeline.retention import RemovedRuns, remove_old_runs
-from import_pipeline.staging import StreamIOManager, write_output
+from import_pipeline.defs.retention import RemovedRuns, remove_old_runs
+from import_pipeline.instance.preparing import settings, with_psycopg2
+from import_pipeline.stages.staging import StreamIOManager, write_output
 
 pytestmark = pytest.mark.long
 

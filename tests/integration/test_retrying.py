@@ -12,8 +12,8 @@ from connectors.demo import Demo
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from import_pipeline.definitions import build_defs
-from import_pipeline.sensors import retrying
-from import_pipeline.sensors.retrying import find_left_behind
+from import_pipeline.defs.sensors import retrying
+from import_pipeline.defs.sensors.retrying import find_left_behind
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import tenants
 from psycopg import errors
 from tenants import User
 
-from import_pipeline import migrations
+from import_pipeline.database import migrations
+from import_pipeline.database.sql import query
 from import_pipeline.pipeline import new_recording_id, uuid7
-from import_pipeline.sql import query
 
 Connection = psycopg.Connection[Any]
 

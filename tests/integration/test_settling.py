@@ -13,11 +13,11 @@ import pytest
 from connectors.demo import Demo
 from world import World, calls
 
-from import_pipeline.clients import Storage
 from import_pipeline.definitions import build_defs
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.clients import Storage
 from import_pipeline.records import Account
 from import_pipeline.stages.connect import open_accounts
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import is_run_over
 
 

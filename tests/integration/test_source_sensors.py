@@ -19,13 +19,13 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._utils.schedules import schedule_execution_time_iterator
 from world import World, calls
 
-from import_pipeline import sensors
 from import_pipeline.connectors.fathom import Fathom
 from import_pipeline.definitions import build_defs, defs
-from import_pipeline.leases import acquire_lease
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.schedules import build_source_schedule, plan_ticks
-from import_pipeline.sensors import build_source_sensor
+from import_pipeline.defs import sensors
+from import_pipeline.defs.schedules import build_source_schedule, plan_ticks
+from import_pipeline.defs.sensors import build_source_sensor
+from import_pipeline.library.leases import acquire_lease
+from import_pipeline.stages.postgres import PostgresResource
 
 Status = dg.DagsterRunStatus
 DEMO = Demo()

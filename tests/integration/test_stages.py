@@ -25,10 +25,9 @@ from dagster._core.execution.api import execute_run_iterator
 from proxy import Event, Proxy
 from world import World, calls, problem_of, summary_of
 
-from import_pipeline import ConnectorRecord, check_duplicates, run_pipeline, staging
-from import_pipeline.clients import Storage
-from import_pipeline.connections import BoundedConnection, connection_settings
-from import_pipeline.deadlines import Patience
+from import_pipeline import ConnectorRecord, check_duplicates, run_pipeline
+from import_pipeline.database.connections import BoundedConnection, connection_settings
+from import_pipeline.database.tenancy import acting_as, is_path_open
 from import_pipeline.errors import (
     ErrorClass,
     IgnoredItemError,
@@ -38,17 +37,19 @@ from import_pipeline.errors import (
     SourceUnavailableError,
     StoppedError,
 )
-from import_pipeline.http import HttpClient
-from import_pipeline.leases import acquire_lease, this_process
-from import_pipeline.ledger import ledger_key, request_retry
-from import_pipeline.normalise import normalise_record
-from import_pipeline.postgres import PostgresResource
+from import_pipeline.library.clients import Storage
+from import_pipeline.library.leases import acquire_lease, this_process
+from import_pipeline.library.ledger import ledger_key, request_retry
+from import_pipeline.library.normalise import normalise_record
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.timeouts import Patience
 from import_pipeline.records import Account, Counts, Failed, Ignored, ListedItem, NewItem, Outcome, Ready
+from import_pipeline.stages import staging
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import CHUNK_CHARACTERS, CHUNK_ROWS, cut_chunks, write_outcomes
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.transform import LONGEST_REASON, next_attempt_at, next_look_at, transform_items
-from import_pipeline.tenancy import acting_as, is_path_open
 
 CANARY = "CANARY-4b1f: what was said must not leave the database"
 
@@ -1075,7 +1076,7 @@ def test_the_row_of_a_run_that_crashed_is_closed_by_the_next_run(world: World) -
     (account,) = opened(world, Demo(), "crashed", ana)
     assert account.problem is None
     dead = subprocess.run(  # a process that has ended for certain
-        [sys.executable, "-c", "import sys, import_pipeline.leases as l; sys.stdout.write(l.this_process())"],
+        [sys.executable, "-c", "import sys, import_pipeline.library.leases as l; sys.stdout.write(l.this_process())"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     world.do("update import_pipeline.leases set holder_process = %s", dead)

@@ -16,13 +16,13 @@ import pytest
 import servers
 from test_existing_database import ACME, ACMES_VAULT, ANA, KICK_OFF, catalogue, owner_as_admin, scalar
 
-from import_pipeline import migrations
-from import_pipeline.assets.checks import check_duplicates
 from import_pipeline.connectors.base import discover_connectors
-from import_pipeline.due import request_runs
+from import_pipeline.database import migrations
+from import_pipeline.database.migration_plan import find_changes
+from import_pipeline.defs.assets.checks import check_duplicates
+from import_pipeline.defs.repairs import repair_vault_entries
 from import_pipeline.errors import MigrationError
-from import_pipeline.migration_plan import find_changes
-from import_pipeline.repairs import repair_vault_entries
+from import_pipeline.library.due import request_runs
 
 pytestmark = pytest.mark.long
 

@@ -15,11 +15,11 @@ from commands import Shell
 from cryptography.fernet import Fernet
 from fakes import FathomServer
 
-from import_pipeline.accounts import ensure_account
 from import_pipeline.connectors.fathom import Fathom
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 FATHOM_KEY = "fathom-test-key"
 BEGINNING = datetime.now(UTC) - timedelta(days=60)
@@ -56,7 +56,7 @@ def shell(
         IMPORT_PIPELINE_FATHOM_RATE_LIMITS="none",
         DAGSTER_HOME="",  # set for this process by the command, and taken back after the test
     )
-    monkeypatch.setattr("import_pipeline.http.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     return shell
 
 

@@ -20,11 +20,11 @@ from psycopg import errors, sql
 from tenants import User
 
 from import_pipeline import ConnectorRecord, check_duplicate, run_pipeline
-from import_pipeline.audit import find_findings
-from import_pipeline.duplicates import find_duplicates
-from import_pipeline.personal_data import erase_rows
-from import_pipeline.sql import query
-from import_pipeline.tenancy import acting_as, acting_at_once
+from import_pipeline.database.audit import find_findings
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as, acting_at_once
+from import_pipeline.library.duplicates import find_duplicates
+from import_pipeline.library.personal_data import erase_rows
 
 Connection = psycopg.Connection[Any]
 Refused = Callable[[], AbstractContextManager[None]]

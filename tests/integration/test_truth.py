@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from world import World, problem_of, summary_of
 
 from import_pipeline.cli.running import run_import
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import HttpError, IgnoredItemError, ItemError, NotReadyError, SourceUnavailableError
-from import_pipeline.ledger import summarise_accounts
+from import_pipeline.library.ledger import summarise_accounts
 from import_pipeline.records import Counts
-from import_pipeline.tenancy import acting_as
 
 OUTCOMES = ("inserted", "waiting", "failed", "ignored")
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # a run takes half a second: to shrink would take minutes

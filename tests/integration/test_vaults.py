@@ -11,9 +11,9 @@ import tenants
 from connectors.demo import START
 
 from import_pipeline import ConnectorRecord, insert_recording
+from import_pipeline.defs.repairs import repair_vault_entries
 from import_pipeline.errors import BankError
 from import_pipeline.pipeline import add_missing_vault_entries, add_vault_entries, insert_recordings
-from import_pipeline.repairs import repair_vault_entries
 
 Connection = psycopg.Connection[Any]
 WRITING = ("vault_owner", "vault_admin", "manager", "member")

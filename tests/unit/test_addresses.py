@@ -11,8 +11,8 @@ import pytest
 from fakes.server import FakeServer, Request, Response
 
 from import_pipeline.errors import HttpError
-from import_pipeline.http import HttpClient, addresses
-from import_pipeline.http.addresses import is_public
+from import_pipeline.providers.http import HttpClient, addresses
+from import_pipeline.providers.http.addresses import is_public
 
 SECRET = "what an internal server says"
 
@@ -257,7 +257,7 @@ class NoBlock:
     """A budget that must not be blocked."""
 
     def take(self, names: Any) -> Any:
-        from import_pipeline.rate_budgets import Permit
+        from import_pipeline.providers.rate_budgets import Permit
 
         return Permit(tuple(names), 0.0, 0.0, 0.0, False)
 

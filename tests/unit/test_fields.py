@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from import_pipeline.errors import ItemError
-from import_pipeline.fields import (
+from import_pipeline.providers.fields import (
     clock_seconds,
     get_id,
     get_instant,

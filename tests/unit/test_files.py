@@ -20,8 +20,7 @@ import pytest
 from connectors.demo import no_http
 
 from import_pipeline.connectors.file_upload import FileUpload, _records_of
-from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError
-from import_pipeline.files import (
+from import_pipeline.connectors.file_upload.files import (
     FoundFile,
     display_path,
     find_files,
@@ -31,7 +30,8 @@ from import_pipeline.files import (
     read_file,
     uri_to_path,
 )
-from import_pipeline.normalise import normalise_item, normalise_record
+from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError
+from import_pipeline.library.normalise import normalise_item, normalise_record
 from import_pipeline.records import Account, Failed, ListedItem, NewItem, Ready, Waiting, Window
 from import_pipeline.stages.fetch import list_items
 from import_pipeline.stages.transform import transform_items

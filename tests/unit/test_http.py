@@ -28,9 +28,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from import_pipeline.errors import HttpError, RateLimitedError, ReconnectError, SourceUnavailableError, StoppedError
-from import_pipeline.http import HttpClient
-from import_pipeline.rate_budgets import Permit
-from import_pipeline.refusals import describe_body, redact, silence_asked
+from import_pipeline.providers.error_answers import describe_body, redact, silence_asked
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import Permit
 
 KEY = "key+Canary&4711=="
 

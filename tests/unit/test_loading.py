@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from import_pipeline.loading import loading
+from import_pipeline.instance.loading import loading
 
 WITHOUT_DEFINITIONS = """
 import runpy, sys
 sys.modules["import_pipeline.definitions"] = None
 sys.argv[1:] = ["api", "--help"]
-runpy.run_module("import_pipeline.run_process", run_name="__main__")
+runpy.run_module("import_pipeline.instance.run_process", run_name="__main__")
 """
 
 

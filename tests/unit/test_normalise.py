@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from import_pipeline.errors import InvalidRecordError
-from import_pipeline.normalise import (
+from import_pipeline.library.normalise import (
     DEEPEST_METADATA,
     NO_LINK,
     NOTES_KEY,

@@ -9,8 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.rate_budgets import RateLimit, limits_of
-from import_pipeline.settings import history_start, number_setting, setting_name, source_setting, source_url
+from import_pipeline.providers.rate_budgets import RateLimit, limits_of
+from import_pipeline.providers.source_settings import (
+    history_start,
+    number_setting,
+    setting_name,
+    source_setting,
+    source_url,
+)
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DECLARED = (RateLimit("requests", 60, timedelta(minutes=1)), RateLimit("heavy", 30, timedelta(minutes=1)))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from import_pipeline.errors import StagedFileError
-from import_pipeline.normalise import DEEPEST_METADATA, LARGEST_NUMBER_BITS, normalise_record
+from import_pipeline.library.normalise import DEEPEST_METADATA, LARGEST_NUMBER_BITS, normalise_record
 from import_pipeline.records import (
     Account,
     AccountSummary,
@@ -40,8 +40,8 @@ from import_pipeline.records import (
     Stream,
     Waiting,
 )
-from import_pipeline.sealing import SealedWriter, sealing_keys
-from import_pipeline.staging import StreamIOManager, read_output, remove_old, write_output
+from import_pipeline.stages.sealing import SealedWriter, sealing_keys
+from import_pipeline.stages.staging import StreamIOManager, read_output, remove_old, write_output
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 ACCOUNT = Account(

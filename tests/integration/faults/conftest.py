@@ -20,7 +20,7 @@ from fault_table import write_row
 from faults.library import BATCH, CALLS, EMAIL, FEW, SMALL_BATCH, Library
 from world import World
 
-from import_pipeline import migrations
+from import_pipeline.database import migrations
 
 TEMPLATE = "migrated"
 
@@ -56,7 +56,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     fetch = import_module("import_pipeline.stages.fetch")  # as an attribute of the package it is the op
     monkeypatch.setattr(fetch, "FIRST_BATCH_SIZE", BATCH)
     monkeypatch.setattr(fetch, "BATCH_SIZE", BATCH)
-    monkeypatch.setattr("import_pipeline.postgres._POOL_TIMEOUT_SECONDS", 3.0)
+    monkeypatch.setattr("import_pipeline.stages.postgres._POOL_TIMEOUT_SECONDS", 3.0)
     monkeypatch.setenv("IMPORT_PIPELINE_SECRET_KEY", Fernet.generate_key().decode())
     monkeypatch.setenv("IMPORT_PIPELINE_FATHOM_RATE_LIMITS", "none")
     return monkeypatch

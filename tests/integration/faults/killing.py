@@ -22,9 +22,9 @@ from typing import Any
 import dagster as dg
 
 from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.jobs import build_import_job
-from import_pipeline.postgres import PostgresResource
-from import_pipeline.staging import StreamIOManager
+from import_pipeline.defs.jobs import build_import_job
+from import_pipeline.stages.postgres import PostgresResource
+from import_pipeline.stages.staging import StreamIOManager
 
 EMAIL = "ana@example.com"
 _WATCHED = ("stages/transform.py", "stages/insert.py", "pipeline.py", "ledger.py", "staging.py", "sync_jobs.py")

@@ -18,7 +18,7 @@ from faults.transactions import Point, Transactions, turns
 from proxy import Action, Proxy
 
 from import_pipeline.connectors.file_upload import FileUpload
-from import_pipeline.database import Database
+from import_pipeline.database.opening import Database
 
 LOST = "connection to the database was lost"
 BATCH_IN_HAND = 2
@@ -106,8 +106,10 @@ def test_a_connection_that_says_nothing_any_more_is_given_up(
 ) -> None:
     """F49: nobody hangs up, and nothing comes."""
     number, points = watch(proxy, open_library(), few_files)
-    monkeypatch.setattr("import_pipeline.connections.LONGEST_STATEMENT_SECONDS", 5.0)
-    monkeypatch.setattr("import_pipeline.tenancy.IDLE_IN_TRANSACTION_SECONDS", 1)  # the server does not notice either
+    monkeypatch.setattr("import_pipeline.database.connections.LONGEST_STATEMENT_SECONDS", 5.0)
+    monkeypatch.setattr(
+        "import_pipeline.database.tenancy.IDLE_IN_TRANSACTION_SECONDS", 1
+    )  # the server does not notice either
     chosen = [point for point in turns(points) if point.sender == "server"]
     for point in (chosen[1], chosen[len(chosen) // 2], chosen[-1]):
         said = meet(proxy, open_library(), few_files, number, point, "stall")
@@ -120,7 +122,7 @@ def test_the_locks_of_a_run_that_the_network_cut_off_do_not_hold_up_the_next_one
 ) -> None:
     """The server does not learn that its client is gone, and keeps the ids of the batch locked."""
     number, points = watch(proxy, open_library(), few_files)
-    monkeypatch.setattr("import_pipeline.tenancy.IDLE_IN_TRANSACTION_SECONDS", 2)
+    monkeypatch.setattr("import_pipeline.database.tenancy.IDLE_IN_TRANSACTION_SECONDS", 2)
     commit = next(point for point in points if point.sender == "client" and point.is_commit)  # it never arrives
     assert meet(proxy, open_library(), few_files, number, commit, "drop")
 
@@ -128,7 +130,7 @@ def test_the_locks_of_a_run_that_the_network_cut_off_do_not_hold_up_the_next_one
 def test_a_server_that_says_nothing_from_the_start_is_told_in_bounded_time(
     library: Library, proxy: Proxy, few_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("import_pipeline.connections.CONNECT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("import_pipeline.database.connections.CONNECT_TIMEOUT_SECONDS", 1)
     library.connect("file-upload")
     with by_way_of(proxy, library):
         proxy.rules.insert(0, lambda _: "stall")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from import_pipeline.errors import TranscriptError
 from import_pipeline.transcripts import Turn, Turns, deroll, read_transcript, render, turns_from_segments
-from import_pipeline.transcripts.settling import GAP_MS, LONGEST, READABLE, in_order, merge
+from import_pipeline.transcripts.finishing import GAP_MS, LONGEST, READABLE, in_order, merge
 from import_pipeline.transcripts.turns import MAX_SPEAKERS, collect
 
 

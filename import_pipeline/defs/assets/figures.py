@@ -1,0 +1,145 @@
+"""Figures about everybody: recordings by user and source, by month and source, and how the accounts are.
+
+The assets and their checks show them. Read across all users, in nobody's name; no Dagster, and nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.providers.error_answers import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Connection = psycopg.Connection[Any]
+
+NO_SOURCE = "no source"
+"""The column of recordings that name no source."""
+OTHER_SOURCES = "other sources"
+"""The column of what lies beyond `_MOST_SOURCES`: whoever may write recordings may call their sources anything."""
+_MOST_SOURCES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A user and source of which `get_import_counts` tells another number than a plain count; None: no row."""
+
+    user_id: UUID
+    source_app: str
+    told: int | None
+    plain: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """How many recordings of which source each user has.
+
+    Args:
+        frame: Users × sources, whole numbers; the index holds user ids, the columns identifiers of sources.
+        differences: Where `get_import_counts` tells another number; None: that function is not ours.
+    """
+
+    frame: pd.DataFrame
+    differences: list[Difference] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the accounts are.
+
+    Args:
+        sources: One row of figures per source.
+        accounts: Columns of `import_pipeline.account_health`; those with problems first, bounded.
+    """
+
+    sources: list[dict[str, Any]]
+    accounts: list[dict[str, Any]]
+
+
+def read_import_counts(conn: _Connection) -> ImportCounts:
+    """Count the recordings of all users; where `get_import_counts` is ours, also through it."""
+    import pandas as pd  # slow to import, and needed only here
+
+    differences: list[Difference] | None = None
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        if cursor.execute(query("find_count_function")).fetchone() == (True,):
+            told = cursor.execute(query("count_recordings_of_everybody")).fetchall()
+            differences = [
+                Difference(user_id, _name_of(source), *both) for user_id, source, *both in told if both[0] != both[1]
+            ]
+            rows = [(user_id, source, plain) for user_id, source, _, plain in told if plain is not None]
+        else:
+            rows = cursor.execute(query("count_recordings_by_user")).fetchall()
+    named = [(user_id, _name_of(source), number) for user_id, source, number in rows]
+    counted = _fold(pd.DataFrame(named, columns=["user", "source", "recordings"]))
+    frame = counted.pivot_table(index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0)
+    return ImportCounts(frame.astype("int64"), differences)
+
+
+def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:
+    """Count recordings by month and source.
+
+    Args:
+        conn: An idle connection.
+        since: The beginning of the first month, aware.
+
+    Returns:
+        Months ('YYYY-MM', ascending, without gaps) × sources, whole numbers; and how many recordings are older or have
+        no time.
+    """
+    import pandas as pd
+
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query("count_recordings_by_month"), {"since": since}).fetchall()
+    others = sum(number for _, month, number in rows if month is None)
+    dated = [(_name_of(source_app), month, number) for source_app, month, number in rows if month is not None]
+    counted = _fold(pd.DataFrame(dated, columns=["source", "month", "recordings"]))
+    frame = counted.pivot_table(index="month", columns="source", values="recordings", aggfunc="sum", fill_value=0)
+    if dated:
+        first, last = min(month for _, month, _ in dated), max(month for _, month, _ in dated)
+        months = pd.period_range(first, last, freq="M").strftime("%Y-%m")
+        frame = frame.reindex(months, fill_value=0)
+    return frame.astype("int64"), others
+
+
+def read_health(conn: _Connection, limit: int) -> Health:
+    """Say how all accounts are: figures per source, and at most `limit` accounts, those with problems first."""
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        sources, accounts = cursor.execute(query("describe_health"), {"limit": limit}).fetchone()  # type: ignore[misc]
+    return Health([_with_times(row) for row in sources], [_with_times(row) for row in accounts])
+
+
+def name_users(conn: _Connection, user_ids: list[UUID]) -> dict[UUID, str]:
+    """Return what people call these users: their e-mail addresses, or their ids where there is none."""
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute("select user_id, label from import_pipeline.name_users(%s)", (user_ids,))
+        found: dict[UUID, str] = dict(cursor.fetchall())
+    return {user_id: found.get(user_id, str(user_id)) for user_id in user_ids}
+
+
+def _name_of(source_app: str | None) -> str:
+    return one_line(source_app or "") or NO_SOURCE
+
+
+def _fold(counted: pd.DataFrame) -> pd.DataFrame:
+    """Count the smaller ones of very many sources as one."""
+    largest = counted.groupby("source")["recordings"].sum().sort_values(ascending=False).head(_MOST_SOURCES)
+    is_large = counted["source"].isin(largest.index)
+    return counted.assign(source=counted["source"].where(is_large, OTHER_SOURCES))
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Turn the times of a JSON row back into times."""
+    return {
+        name: datetime.fromisoformat(value) if name.endswith("_at") and value is not None else value
+        for name, value in row.items()
+    }
