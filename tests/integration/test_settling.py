@@ -24,7 +24,7 @@ from import_pipeline.stages.run import is_run_over
 @pytest.fixture(scope="module")
 def dead_process() -> str:
     """A process that has ended for certain, as a lease names it."""
-    code = "import sys, import_pipeline.leases as l; sys.stdout.write(l.this_process())"
+    code = "import sys, import_pipeline.library.leases as l; sys.stdout.write(l.this_process())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
