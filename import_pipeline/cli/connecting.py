@@ -25,7 +25,7 @@ from import_pipeline.errors import (
 if TYPE_CHECKING:
     from import_pipeline.connectors.base import Connector
     from import_pipeline.database.opening import Database
-    from import_pipeline.providers.credentials import KeyRing, Secrets
+    from import_pipeline.providers.keys import KeyRing, Secrets
     from import_pipeline.records import Access, JsonObject
 
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
@@ -62,7 +62,7 @@ def connect(
     value that is missing), else you are asked. ADDRESS says what to import where a credential alone does not.
     """
     from import_pipeline.cli.credential_input import find_kinds, read_credential
-    from import_pipeline.providers.credentials import Secrets, open_key_ring
+    from import_pipeline.providers.keys import Secrets, open_key_ring
 
     connector = _require_credentials(source)
     if by_consent and kind not in (None, "oauth"):
@@ -143,7 +143,8 @@ def rotate_key(as_json: bool) -> None:
     this, and remove the others.
     """
     from import_pipeline.database.opening import open_database
-    from import_pipeline.providers.credentials import open_key_ring, rotate_keys
+    from import_pipeline.providers.credentials import rotate_keys
+    from import_pipeline.providers.keys import open_key_ring
 
     with open_database() as database, database.connect() as conn:
         ring = open_key_ring(is_embedded=database.is_embedded)

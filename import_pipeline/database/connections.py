@@ -2,7 +2,7 @@
 
 A server that is gone is noticed by the operating system within a minute. One that is there and says nothing, a pooler
 that was stopped for instance, is given up after `LONGEST_STATEMENT_SECONDS`: else a run would hang for ever. Which
-database it is, and lending connections, is in `database.py` and `postgres.py`.
+database it is, and lending connections, is in `opening.py` and `stages/postgres.py`.
 """
 
 from __future__ import annotations

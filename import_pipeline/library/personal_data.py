@@ -1,7 +1,7 @@
 """Everything the database holds about one user: counted, written out, or erased.
 
 One list of tables serves all three, so that what is written out is what is erased. Not here: staged files
-(`staging.py`) and Dagster's runs (`retention.py`), which the command `erase` removes with the rows.
+(`stages/staging.py`) and Dagster's runs (`defs/retention.py`), which the command `erase` removes with the rows.
 """
 
 from __future__ import annotations

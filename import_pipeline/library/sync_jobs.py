@@ -1,7 +1,7 @@
 """Closing the `sync_jobs` rows of a run: the status, counts and ids that UIs outside Dagster show.
 
 The stages open them and move their progress; here is how they end: with the run's report or, when it never came to
-that, from what the ledger holds. Who finds out that a run is over is in `sensors/settling.py`.
+that, from what the ledger holds. Who finds out that a run is over is in `defs/sensors/settling.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from import_pipeline.errors import ItemError
 from import_pipeline.records import JsonObject
 
 DEEPEST = 200
-"""Levels of nesting; an item with half of them is refused, see `normalise.py`."""
+"""Levels of nesting; an item with half of them is refused, see `library/normalise.py`."""
 _LONGEST_NUMBER = 4_300
 """Digits; Python reads no more as a whole number."""
 _BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)

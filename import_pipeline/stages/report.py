@@ -2,7 +2,7 @@
 
 Moves the cursors, closes the `sync_jobs` rows and gives the leases back; then fails the run if an item it attempted
 failed or an account could not be worked on to its end. When a step broke, report does not run: the sensor of
-`sensors/settling.py` closes the rows instead.
+`defs/sensors/settling.py` closes the rows instead.
 """
 
 import logging
@@ -38,7 +38,7 @@ from import_pipeline.stages.run import root_run_id
 _logger = logging.getLogger(__name__)
 
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
-"""Says of a run whether Dagster tries it again after a step failed; `jobs.py` turns it on for every import."""
+"""Says of a run whether Dagster tries it again after a step failed; `defs/jobs.py` turns it on for every import."""
 _SHOWN_FAILURES = 20
 _SHOWN_PROBLEMS = 5
 

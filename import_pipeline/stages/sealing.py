@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from import_pipeline.errors import StagedFileError
-from import_pipeline.providers.credentials import KEY_VARIABLE, KeyRing, ensure_key_file
+from import_pipeline.providers.keys import KEY_VARIABLE, KeyRing, ensure_key_file
 from import_pipeline.stages.private_folders import require_own
 
 _HEAD = b"import_pipeline sealed 1\n"

@@ -39,17 +39,19 @@ from import_pipeline.providers import credentials, oauth
 from import_pipeline.providers.authentication import ApiKey, Authentication, ServerToServer
 from import_pipeline.providers.authentication import OAuth as DeclaredOAuth
 from import_pipeline.providers.credentials import (
-    KeyRing,
-    Secrets,
     StoredCredential,
     find_options,
     forget_credential,
-    open_key_ring,
     rotate_keys,
     store_credential,
 )
 from import_pipeline.providers.error_answers import redact
 from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.keys import (
+    KeyRing,
+    Secrets,
+    open_key_ring,
+)
 from import_pipeline.providers.rate_budgets import Connect
 
 Connection = psycopg.Connection[Any]
@@ -247,7 +249,7 @@ def test_the_embedded_database_has_a_key_file_that_only_its_owner_may_read(home:
 
 def test_processes_that_make_the_key_file_at_once_agree(home: Path) -> None:
     program = (
-        "import sys\nfrom import_pipeline.credentials import open_key_ring\nsys.stdin.readline()\n"
+        "import sys\nfrom import_pipeline.providers.keys import open_key_ring\nsys.stdin.readline()\n"
         "sys.stdout.write(open_key_ring(is_embedded=True).keys[0])"
     )
     running = [
@@ -480,9 +482,10 @@ import sys, time
 from uuid import UUID
 from contextlib import contextmanager
 import psycopg
-from import_pipeline.authentication import OAuth, ServerToServer
-from import_pipeline.credentials import StoredCredential, open_key_ring
-from import_pipeline.http import HttpClient
+from import_pipeline.providers.authentication import OAuth, ServerToServer
+from import_pipeline.providers.credentials import StoredCredential
+from import_pipeline.providers.keys import open_key_ring
+from import_pipeline.providers.http import HttpClient
 
 url, site, account_id, user_id = sys.argv[1:]
 

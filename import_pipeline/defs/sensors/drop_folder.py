@@ -1,7 +1,7 @@
 """The sensor `watch_drop_folder`: it asks for runs that import what people put into the drop folder.
 
 Like the sensors of the other sources it keeps nothing in memory or in a cursor: what lies there it reads from the
-folder, for whom a run is under way from Dagster, what was asked for from the database (`drop_folder.py`).
+folder, for whom a run is under way from Dagster, what was asked for from the database (`library/drop_folder.py`).
 """
 
 from collections.abc import Mapping, Sequence
