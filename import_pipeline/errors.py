@@ -178,16 +178,7 @@ class ReconnectError(HttpError):
 
 
 class NotReadyError(ImportPipelineError):
-    """An item is listed but its transcript is not there yet.
-
-    Args:
-        message: What is being waited for.
-        retry_at: When to ask again (aware); None lets the stage choose a growing pause.
-    """
-
-    def __init__(self, message: str | None = None, *, retry_at: datetime | None = None) -> None:
-        super().__init__(message)
-        self.retry_at = retry_at
+    """An item is listed but its transcript is not there yet."""
 
 
 class IgnoredItemError(ImportPipelineError):

@@ -139,10 +139,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
         if age > connector.transcript_deadline:
             reason = f"{describe_problem(error)} (still so {age.days} days after the call; the limit is "
             return _fail(new, "permanent", f"{reason}{connector.transcript_deadline.days})", now)
-        retry_at = error.retry_at
-        if not isinstance(retry_at, datetime) or retry_at.utcoffset() is None:
-            retry_at = next_look_at(now, new.attempts)
-        return Waiting(item, describe_problem(error), retry_at)
+        return Waiting(item, describe_problem(error), next_look_at(now, new.attempts))
     except IgnoredItemError as error:
         return Ignored(item, describe_problem(error))
     except ItemError as error:

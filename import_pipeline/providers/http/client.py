@@ -180,13 +180,11 @@ class HttpClient:
                     self._remembered.popitem(last=False)
         return answer
 
-    def get_bytes(
-        self, url: str, params: Mapping[str, Any] | None = None, *, budgets: Sequence[str] = ("requests",)
-    ) -> bytes:
+    def get_bytes(self, url: str, params: Mapping[str, Any] | None = None) -> bytes:
         """Get the content of a file; see `get_json` for arguments and errors."""
         # A link that has run out is answered like a dead credential, and says nothing about ours.
         content: bytes = self._request(
-            "GET", url, params, budgets, lambda response: response.content, proves_credential=False
+            "GET", url, params, ("requests",), lambda response: response.content, proves_credential=False
         )
         return content
 
@@ -233,15 +231,7 @@ class HttpClient:
         )
         return response
 
-    def pages(
-        self,
-        path: str,
-        params: Mapping[str, Any],
-        cursor: str,
-        next_cursor: str,
-        *,
-        budgets: Sequence[str] = ("requests",),
-    ) -> Iterator[JsonObject]:
+    def pages(self, path: str, params: Mapping[str, Any], cursor: str, next_cursor: str) -> Iterator[JsonObject]:
         """Yield every page of a listing; when a page token has run out meanwhile, from the beginning again.
 
         Args:
@@ -249,14 +239,13 @@ class HttpClient:
             params: Repeated unchanged with every page.
             cursor: The query parameter that asks for the next page.
             next_cursor: The field of an answer that holds its value; missing, null or empty on the last page.
-            budgets: See `get_json`.
 
         Raises:
             SourceUnavailableError: The listing leads in a circle, or its tokens expire again and again.
         """
 
         def get_page(asked: Mapping[str, Any]) -> JsonObject:
-            page = self.get_json(path, asked, budgets=budgets)
+            page = self.get_json(path, asked)
             self.pages_read += 1
             return page
 
