@@ -166,7 +166,7 @@ def _require_credentials(source: str) -> Connector:
 
     connector = get_connector(source)
     if not connector.authenticates_by:
-        command = "upload PATH" if connector.options_are_personal else f"sync {source}"
+        command = f"sync {source}" if connector.is_polled else "upload PATH"
         raise ConfigurationError(f"{connector.title} needs no credential; use `import-pipeline {command}`.")
     return connector
 

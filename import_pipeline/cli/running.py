@@ -105,7 +105,7 @@ def _tell_person(
     row: dict[str, Any],
     counts: dict[str, int],
 ) -> None:
-    are_files = connector.options_are_personal
+    are_files = not connector.is_polled
     headings = [kind for kind in KINDS if kind != "ignored" or counts[kind]]
     print_table(
         ["Source", *(kind.capitalize() for kind in headings)],

@@ -124,7 +124,7 @@ def open_accounts(
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
     """
     checked = connector.check_options(dict(options))
-    if connector.options_are_personal and len(set(users)) != 1:
+    if not connector.is_polled and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
         require_no_planted_triggers(conn)
@@ -184,7 +184,7 @@ def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users
     found = find_accounts(conn, connector.source_app, user_ids)
     for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
         if all(account.user_id != user_id for account in found):
-            command = "upload" if connector.options_are_personal else f"sync {connector.source_app}"
+            command = f"sync {connector.source_app}" if connector.is_polled else "upload"
             command = f"connect {connector.source_app}" if connector.authenticates_by else command
             raise ConfigurationError(
                 f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."

@@ -30,7 +30,7 @@ class Upload(Demo):
 
     source_app = "upload"
     title = "Upload"
-    options_are_personal = True
+    is_polled = False
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def check(
         dg.AssetCheckKey(dg.AssetKey(["recordings", each.source_app]), name)
         for each in known
         for name in CHECKS
-        if name != "fresh" or not each.options_are_personal
+        if name != "fresh" or each.is_polled
     )
     selection = dg.AssetSelection.checks(*(only or of_themselves))
     job = dg.define_asset_job("checks", selection=selection).resolve(asset_graph=defs.resolve_asset_graph())

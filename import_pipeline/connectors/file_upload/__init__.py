@@ -64,8 +64,7 @@ class FileUpload(Connector):
     documentation_url = "https://www.w3.org/TR/webvtt1/"
     partitioned = False
     reads_files = True
-    options_are_personal = True
-    listing_asks_again = True
+    is_polled = False
 
     def __init__(self, *, is_of_command: bool = False) -> None:
         self._is_of_command = is_of_command

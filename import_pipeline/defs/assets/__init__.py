@@ -284,7 +284,7 @@ def describe_account_problem(row: dict[str, Any], connector: Connector | None) -
 
 
 def _describe_next_sync(row: dict[str, Any], connector: Connector | None, now: datetime) -> str:
-    if connector is None or connector.options_are_personal:
+    if connector is None or not connector.is_polled:
         return ""
     if not row["is_active"]:
         return "switched off"
