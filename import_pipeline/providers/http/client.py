@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import ssl
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -34,8 +33,6 @@ CONNECT_SECONDS = 10.0
 MAX_ATTEMPTS = 10
 SILENCE_AFTER_GIVING_UP_SECONDS = 900.0
 """After a provider refused a request again and again for its limit; longer than a run waits, so the rest goes fast."""
-
-_REMEMBERED = 4
 
 
 class HttpClient:
@@ -86,9 +83,7 @@ class HttpClient:
         self._leave = Leave(budget, self._sleep)
         self._failures = Failures(reach)
         self._refused: HttpError | None = None
-        self._remembered: OrderedDict[str, JsonObject] = OrderedDict()
         self._present = threading.local()
-        self._lock = threading.Lock()
         self._read_seconds = number_setting("IMPORT_PIPELINE_HTTP_TIMEOUT", 20, at_least=0.01)
         self._item_seconds = number_setting("IMPORT_PIPELINE_ITEM_TIMEOUT", 15 * self._read_seconds, at_least=0.01)
         max_megabytes = number_setting("IMPORT_PIPELINE_MAX_RESPONSE_MB", 50, at_least=0.01)
@@ -113,6 +108,7 @@ class HttpClient:
     ) -> None:
         """Stop it and close its connections."""
         self.stop()
+        self.memory.clear()
         self._client.close()
 
     def stop(self) -> None:
@@ -147,12 +143,7 @@ class HttpClient:
         self._reach.add_base(url)
 
     def get_json(
-        self,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        budgets: Sequence[str] = ("requests",),
-        remember: bool = False,
+        self, path: str, params: Mapping[str, Any] | None = None, *, budgets: Sequence[str] = ("requests",)
     ) -> JsonObject:
         """Get a JSON object.
 
@@ -160,7 +151,6 @@ class HttpClient:
             path: Appended to the base address; or a whole address.
             params: Query parameters; None values are left out, lists repeated.
             budgets: The rate limits it counts for.
-            remember: Keep the last few answers, for items that come from one page and follow each other.
 
         Raises:
             HttpError: The provider refused; `status` says how. Also if it went on failing after all attempts.
@@ -168,16 +158,7 @@ class HttpClient:
             ReconnectError: It does not accept the credential.
             SourceUnavailableError: It failed several requests in a row, so it is down.
         """
-        key = f"{path} {sorted((params or {}).items())}"
-        with self._lock:
-            if remember and key in self._remembered:
-                return self._remembered[key]
         answer: JsonObject = self._request("GET", path, params, budgets, read_object)
-        if remember:
-            with self._lock:
-                self._remembered[key] = answer
-                while len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
         return answer
 
     def get_bytes(self, url: str, params: Mapping[str, Any] | None = None) -> bytes:

@@ -263,7 +263,7 @@ class TestSubRip:
         assert list(transcript.turns) == [Turn(None, "Hello", 2.5, 3.25)]
 
     def test_sounds_in_brackets_are_no_speakers(self) -> None:
-        text = "".join(f"{n}\n00:0{n}:00,000 --> 00:0{n}:01,000\n[Music] la la\n\n" for n in range(1, 4))
+        text = "".join(f"{n}\n00:0{n}:00,000 --> 00:0{n}:01,000\n[Music] la la.\n\n" for n in range(1, 4))
         assert {turn.speaker for turn in read_transcript(text.encode(), name="call.srt").turns} == {None}
 
     def test_a_subtitle_file_with_another_suffix_is_recognised(self) -> None:
