@@ -24,9 +24,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 
-from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
+from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError, one_line
 from import_pipeline.providers.authentication import OAuth, ServerToServer
-from import_pipeline.providers.error_answers import describe_body, one_line
+from import_pipeline.providers.error_answers import describe_body
 from import_pipeline.providers.http import HttpClient
 
 DEFAULT_PORT = 8765
@@ -121,7 +121,7 @@ def authorize(
         others = " A browser brought answers to other questions, which say nothing." if server.others else ""
         raise ConfigurationError(f"Nobody consented at {title} within {wait_seconds:.0f} seconds.{others}")
     if "code" not in answer:
-        told = one_line(answer.get("error_description") or answer.get("error") or "no reason")
+        told = one_line(answer.get("error_description") or answer.get("error") or "no reason").rstrip(".")
         raise ConfigurationError(f"{title} did not consent: {told}.")
     code = answer["code"]
     body = {

@@ -18,7 +18,7 @@ from pydantic import Field
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
-from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of
+from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of, one_line
 from import_pipeline.library.accounts import FoundAccount, find_accounts, find_user
 from import_pipeline.library.clients import Storage, open_credential
 from import_pipeline.library.drop_folder import note_shared_folders
@@ -26,7 +26,6 @@ from import_pipeline.library.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SE
 from import_pipeline.library.ledger import retry_failures
 from import_pipeline.library.sync_jobs import close_abandoned_sync_jobs, progress_of
 from import_pipeline.providers.credentials import find_options
-from import_pipeline.providers.error_answers import one_line
 from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.stages.postgres import PostgresResource

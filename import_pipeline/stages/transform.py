@@ -29,6 +29,7 @@ from import_pipeline.errors import (
     ItemError,
     NotReadyError,
     SourceUnavailableError,
+    one_line,
 )
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
@@ -169,9 +170,7 @@ def next_look_at(now: datetime, attempts: int) -> datetime:
 
 def describe_problem(error: ImportPipelineError) -> str:
     """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return one_line(str(error), LONGEST_REASON) or type(error).__name__
 
 
 def describe_bug(error: BaseException) -> str:

@@ -457,7 +457,7 @@ ODD_ENDS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "metadata that are too deep": (
         {"fields": {"source_metadata": demo.CIRCULAR}}, "failed", "data", "nested too deeply",
     ),
-    "a reason with odd characters": ({"error": ItemError("a\0b\ud800")}, "failed", "data", "a\ufffdb\ufffd"),
+    "a reason with odd characters": ({"error": ItemError("a\0b\ud800")}, "failed", "data", "a b"),
     "a reason of a megabyte": ({"error": ItemError("x" * 1_000_000)}, "failed", "data", "x" * LONGEST_REASON + "…"),
     "no reason": ({"error": MuteError()}, "failed", "data", "MuteError"),
     "a class that is none": ({"error": ItemError("x", error_class="odd")}, "failed", "bug", "x"),  # type: ignore[arg-type]

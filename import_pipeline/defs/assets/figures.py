@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
-from import_pipeline.providers.error_answers import one_line
+from import_pipeline.errors import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
