@@ -16,6 +16,10 @@ from uuid import UUID
 from import_pipeline.errors import ErrorClass
 
 JsonObject = dict[str, Any]
+Lane = Literal["live", "history"]
+"""Whether a run imports what is new, or history."""
+INVALID = "import_pipeline.invalid"
+"""Key in an item's details under which `fetch` says why it cannot become a record."""
 
 
 # --- the library face ---------------------------------------------------------------------------------------------

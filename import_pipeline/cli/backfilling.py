@@ -18,13 +18,12 @@ from import_pipeline.cli.output import complain, plural, print_json, print_table
 from import_pipeline.cli.running import KINDS
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
+from import_pipeline.database.tenancy import database_time
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.library.accounts import FoundAccount
+from import_pipeline.library.accounts import FoundAccount, find_run_accounts
 from import_pipeline.providers.credentials import find_options
 from import_pipeline.records import Counts
-from import_pipeline.stages.connect import find_run_accounts
 from import_pipeline.stages.report import sentence
-from import_pipeline.stages.run import database_time
 from import_pipeline.stages.windows import list_months, plan_month, span_of
 
 _SHOWN_ACCOUNTS = 5

@@ -11,8 +11,8 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -32,6 +32,7 @@ _GONE_SECONDS = 60
 _TRUSTED_SECONDS = 5.0
 
 T = TypeVar("T")
+Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 
 class SilentServerError(psycopg.OperationalError):

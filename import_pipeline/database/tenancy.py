@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -189,3 +190,9 @@ def shut_path(conn: psycopg.Connection[Any]) -> None:
     """
     if is_path_open(conn):
         conn.execute("set local search_path = ''")
+
+
+def database_time(conn: psycopg.Connection[Any]) -> datetime:
+    """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]

@@ -23,10 +23,11 @@ import psutil
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import AccountLockedError, DatabaseUnavailableError, ImportPipelineError
-from import_pipeline.providers.rate_budgets import Connect, Lane
+from import_pipeline.records import Lane
 
 LEASE_SECONDS = 90.0
 """Silence after which a lease may be taken over."""

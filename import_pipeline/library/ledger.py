@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,12 +18,26 @@ from psycopg.rows import dict_row, tuple_row
 
 from import_pipeline.database.sql import columns, query
 from import_pipeline.database.tenancy import acting_at_once
-from import_pipeline.errors import InvalidRecordError
+from import_pipeline.errors import ErrorClass, InvalidRecordError
 from import_pipeline.library.normalise import parse_external_id
 from import_pipeline.records import Account, Counts, Failed, Ignored, Known, ListedItem, Outcome, Ready, Waiting
 
+DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
+"""Why a call is not imported again."""
+
 RunStatus = Literal["completed", "completed_with_errors", "failed"]
 _Connection = psycopg.Connection[Any]
+_FIRST_PAUSE: dict[ErrorClass, timedelta] = {
+    "rate": timedelta(minutes=15),
+    "transient": timedelta(minutes=5),
+    "auth": timedelta(hours=1),
+    "data": timedelta(days=1),
+    "permanent": timedelta(days=1),
+    "bug": timedelta(days=1),
+}
+_LONGEST_PAUSE = timedelta(days=30)
+_WAITING_PAUSE = timedelta(minutes=5)
+_LONGEST_WAITING_PAUSE = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +284,13 @@ def _ledger_row(account: Account, run_id: str, written: Written) -> dict[str, An
 
 NO_VAULT_ENTRY = "stored without a vault entry"
 """How the ledger's message on an imported item begins when its vault entry is still to be made."""
+
+
+def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> datetime:
+    """Return when a failed item is tried again: after a pause that doubles with every attempt."""
+    return now + min(_FIRST_PAUSE[error_class] * (1 << min(attempts, 16)), _LONGEST_PAUSE)
+
+
+def next_look_at(now: datetime, attempts: int) -> datetime:
+    """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
+    return now + min(_WAITING_PAUSE * (1 << min(attempts, 16)), _LONGEST_WAITING_PAUSE)

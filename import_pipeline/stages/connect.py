@@ -18,16 +18,22 @@ from pydantic import Field
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
-from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of, one_line
-from import_pipeline.library.accounts import FoundAccount, find_accounts, find_user
+from import_pipeline.errors import (
+    ConfigurationError,
+    ErrorClass,
+    ImportPipelineError,
+    class_of,
+    describe_problem,
+    one_line,
+)
+from import_pipeline.library.accounts import FoundAccount, find_run_accounts
 from import_pipeline.library.clients import Storage, open_credential
 from import_pipeline.library.drop_folder import note_shared_folders
 from import_pipeline.library.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SECONDS, LeaseKeeper
 from import_pipeline.library.ledger import retry_failures
 from import_pipeline.library.sync_jobs import close_abandoned_sync_jobs, progress_of
 from import_pipeline.providers.credentials import find_options
-from import_pipeline.providers.rate_budgets import Lane
-from import_pipeline.records import Account, JsonObject
+from import_pipeline.records import Account, JsonObject, Lane
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import (
     heed_cancellation,
@@ -37,7 +43,6 @@ from import_pipeline.stages.run import (
     root_run_id,
 )
 from import_pipeline.stages.staging import StreamIOManager
-from import_pipeline.stages.transform import describe_problem
 
 
 class ConnectConfig(dg.Config):
@@ -166,29 +171,6 @@ def require_no_planted_triggers(conn: psycopg.Connection[Any]) -> None:
             "nothing is imported while it is there. `import-pipeline audit --rule foreign-triggers` tells how to "
             "remove it and how to keep others from making one."
         )
-
-
-def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users: Sequence[str]) -> list[FoundAccount]:
-    """Return the accounts that a run for some users works on.
-
-    Args:
-        conn: An idle connection.
-        connector: The source.
-        users: Addresses or ids; empty means every active account.
-
-    Raises:
-        ConfigurationError: A user is unknown or has no account at this source.
-    """
-    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
-    found = find_accounts(conn, connector.source_app, user_ids)
-    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
-        if all(account.user_id != user_id for account in found):
-            command = f"sync {connector.source_app}" if connector.is_polled else "upload"
-            command = f"connect {connector.source_app}" if connector.authenticates_by else command
-            raise ConfigurationError(
-                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
-            )
-    return found
 
 
 def _open_account(

@@ -15,15 +15,13 @@ import psycopg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import describe_database_error
-from import_pipeline.library.ledger import NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
+from import_pipeline.library.ledger import DELETED, NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
 from import_pipeline.pipeline import check_duplicates
 from import_pipeline.records import Account, Counts, DuplicateCheck, Ignored, Known, ListedItem, NewItem, Stream
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import ListedItems, NewItems, hold
 
 _logger = logging.getLogger(__name__)
-
-DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
 
 
 @dg.op(

@@ -23,7 +23,7 @@ from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import AccountLockedError, ItemError
 from import_pipeline.library.destinations import Destinations
 from import_pipeline.library.leases import LeaseLostError
-from import_pipeline.library.ledger import Written, record_outcomes, send_outcomes
+from import_pipeline.library.ledger import Written, next_attempt_at, record_outcomes, send_outcomes
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.library.sync_jobs import progress_of
 from import_pipeline.pipeline import (
@@ -35,7 +35,6 @@ from import_pipeline.records import Account, BatchSummary, Counts, Failed, Inser
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
 from import_pipeline.stages.staging import StreamIOManager
-from import_pipeline.stages.transform import next_attempt_at
 
 _logger = logging.getLogger(__name__)
 

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator
-from datetime import datetime
 from typing import Any, TypeVar
 
 import dagster as dg
-import psycopg
-from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.library.clients import Storage, open_client
 from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.providers.http import HttpClient
-from import_pipeline.providers.rate_budgets import Lane
-from import_pipeline.records import Account, Stream
+from import_pipeline.records import Account, Lane, Stream
 from import_pipeline.stages.postgres import PostgresResource
 
 _RETRY_SECONDS = 300.0
@@ -145,9 +141,3 @@ def open_http(
     storage = Storage(postgres.connection, postgres.is_embedded)
     lane: Lane = "history" if account.last_sync_at is None else lane_of(context)
     return open_client(connector, account, storage, lane)
-
-
-def database_time(conn: psycopg.Connection[Any]) -> datetime:
-    """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]

@@ -28,7 +28,8 @@ from psycopg_pool import ConnectionPool
 from upath import UPath
 
 from import_pipeline.connectors.base import Connector, discover_connectors
-from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of
+from import_pipeline.database.tenancy import database_time
+from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of, describe_bug, describe_problem
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.clients import Storage, open_client
 from import_pipeline.library.sync_jobs import settle_broken_run
@@ -51,12 +52,12 @@ from import_pipeline.records import (
 )
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
-from import_pipeline.stages.fetch import BATCH_SIZE, list_items
+from import_pipeline.stages.fetch import BATCH_SIZE
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.report import close_accounts
-from import_pipeline.stages.run import database_time
 from import_pipeline.stages.staging import _read_lines, read_output, write_output
-from import_pipeline.stages.transform import describe_bug, describe_problem, transform_items
+from import_pipeline.stages.transform import transform_items
 
 SECRET_KEY = "Zm9yIHRlc3RzIG9ubHksIDMyIGJ5dGVzIGxvbmcgISE="
 TURN = re.compile(r"\[(\d\d):(\d\d):(\d\d)\] (?:([^:\n]{1,60}): )?(.*)", re.DOTALL)

@@ -53,7 +53,7 @@ from import_pipeline.database.connections import connection_settings
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import HttpError
 from import_pipeline.records import Failed, Ignored, Ready, Waiting, Window
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import StreamIOManager
 

@@ -31,7 +31,7 @@ from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, NewItem, Ready, Waiting
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.transform import transform_item
 
 SECRET = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nNobody may read this.\n"

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import tenants
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.leases import (
     LeaseKeeper,
@@ -26,7 +27,7 @@ from import_pipeline.library.leases import (
     release_lease,
     this_process,
 )
-from import_pipeline.providers.rate_budgets import Connect, Lane
+from import_pipeline.records import Lane
 
 Connection = psycopg.Connection[Any]
 

@@ -26,11 +26,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxy import Event, Proxy
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.errors import RateLimitedError, ReconnectError, StoppedError
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers import rate_budgets
 from import_pipeline.providers.http import HttpClient
-from import_pipeline.providers.rate_budgets import Connect, RateBudget, RateLimit
+from import_pipeline.providers.rate_budgets import RateBudget, RateLimit
 from import_pipeline.providers.timeouts import Patience
 
 Connection = psycopg.Connection[Any]

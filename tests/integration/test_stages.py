@@ -29,6 +29,7 @@ from import_pipeline import ConnectorRecord, check_duplicates, run_pipeline
 from import_pipeline.database.connections import BoundedConnection, connection_settings
 from import_pipeline.database.tenancy import acting_as, is_path_open
 from import_pipeline.errors import (
+    LONGEST_REASON,
     ErrorClass,
     IgnoredItemError,
     ImportPipelineError,
@@ -39,7 +40,7 @@ from import_pipeline.errors import (
 )
 from import_pipeline.library.clients import Storage
 from import_pipeline.library.leases import acquire_lease, this_process
-from import_pipeline.library.ledger import ledger_key, request_retry
+from import_pipeline.library.ledger import ledger_key, next_attempt_at, next_look_at, request_retry
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.timeouts import Patience
@@ -49,7 +50,7 @@ from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
 from import_pipeline.stages.insert import CHUNK_CHARACTERS, CHUNK_ROWS, cut_chunks, write_outcomes
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.transform import LONGEST_REASON, next_attempt_at, next_look_at, transform_items
+from import_pipeline.stages.transform import transform_items
 
 CANARY = "CANARY-4b1f: what was said must not leave the database"
 

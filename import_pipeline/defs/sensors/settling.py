@@ -16,13 +16,13 @@ from psycopg.rows import class_row
 
 from import_pipeline.database.errors import describe_database_error, is_trouble
 from import_pipeline.database.sql import query
-from import_pipeline.database.tenancy import acting_as
+from import_pipeline.database.tenancy import acting_as, database_time
 from import_pipeline.library.due import pause_poll
 from import_pipeline.library.leases import is_process_gone
 from import_pipeline.library.sync_jobs import OpenSyncJob, settle_broken_run
 from import_pipeline.records import Account
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import PARTITION_TAG, database_time, is_run_over, runs_of
+from import_pipeline.stages.run import PARTITION_TAG, is_run_over, runs_of
 
 _logger = logging.getLogger(__name__)
 
