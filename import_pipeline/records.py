@@ -17,6 +17,9 @@ from import_pipeline.errors import ErrorClass
 
 JsonObject = dict[str, Any]
 
+EXTERNAL_ID_LIMIT_BYTES = 512
+"""Of UTF-8: ids stand in indexes."""
+
 
 # --- the library face ---------------------------------------------------------------------------------------------
 

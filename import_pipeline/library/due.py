@@ -107,13 +107,13 @@ def request_runs(
     }
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
         # Nobody who has no right to this table can hold the lock, and who settles a run need not wait for it.
-        cursor.execute("lock table import_pipeline.polls in share update exclusive mode")
+        cursor.execute(query("lock_polls"))
         rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
         counts = DueCounts(*rows[0][:4])
         groups = group_accounts([DueAccount(*row[4:]) for row in rows if row[4]], size)[:most]
         noted = note_requests(conn, [account.id for group in groups for account in group])
         groups = [kept for group in groups if (kept := [account for account in group if account.id in noted])]
-        (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
+        (now,) = cursor.execute(query("find_transaction_time")).fetchone()  # type: ignore[misc]
     requests = [
         Request(_key(source_app, now, group), [account.user_id for account in group], group[0].is_new)
         for group in groups
