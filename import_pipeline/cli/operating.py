@@ -1,4 +1,4 @@
-"""The commands of whoever runs it: `migrate`, `duplicates`, `dev`."""
+"""The commands for operators: `migrate`, `duplicates`, `dev`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _advise_login() -> None:
 def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
     """Show calls that a bank holds more than once, from an older importer, and merge them.
 
-    Migrations stop at such calls. What a user has in several banks are copies of his, and stay.
+    Migrations stop at such calls. Copies that a user has in several banks stay.
     """
     from dataclasses import asdict
 

@@ -83,7 +83,7 @@ def erase(user: str, yes: bool, as_json: bool) -> None:
     _print_rows(erased.rows)
     say(f"Erased, with {plural(runs, 'run')} of Dagster and what {plural(staged, 'run')} had staged.")
     if not erased.is_user_gone:
-        say("The user and his bank belong to your application and are still there.")
+        say("The user and their bank belong to your application and are still there.")
     say("Overviews in Dagster's history that name the user go with the nightly clean-up; backups and files are yours.")
 
 

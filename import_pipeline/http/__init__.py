@@ -38,7 +38,7 @@ from import_pipeline.settings import number_setting
 
 __all__ = ["MAX_PAGES_WITHOUT_NEWS", "Budget", "Credential", "HttpClient"]
 
-# They would tell addresses and headers to whoever listens, and some hold a key. A level could be set by anybody.
+# They would write addresses and headers to the log, and some hold a key. A level could be set by anybody.
 for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks"):
     logging.getLogger(_name).addFilter(lambda _: False)
 
@@ -144,7 +144,7 @@ class HttpClient:
 
     @contextmanager
     def one_item(self) -> Iterator[Allowance]:
-        """Let what this thread asks meanwhile take no longer than an item may in all: `IMPORT_PIPELINE_ITEM_TIMEOUT`.
+        """Limit the requests of this thread in the block to the time of one item: `IMPORT_PIPELINE_ITEM_TIMEOUT`.
 
         What is waited for the provider's limit does not count. Whatever is asked outside of this may take as long.
         """
@@ -223,7 +223,7 @@ class HttpClient:
             headers: Further headers.
             content: The body.
             budgets: The rate limits it counts for.
-            raises: Whether a refusal (4xx) is raised; else it is returned.
+            raises: Whether a refusal (4xx) is raised; otherwise it is returned.
             signs: Whether the credential is sent along.
             expects_json: Whether a success that is no JSON object counts as a broken answer.
         """
@@ -255,7 +255,7 @@ class HttpClient:
         *,
         budgets: Sequence[str] = ("requests",),
     ) -> Iterator[JsonObject]:
-        """Yield every page of a listing; when a page token has run out meanwhile, from the beginning again.
+        """Yield every page of a listing; from the beginning again if a page token has expired.
 
         Args:
             path: See `get_json`.
