@@ -55,7 +55,7 @@ def connect(
     user: str | None,
     as_json: bool,
 ) -> None:
-    """Connect a source: check a credential with it and keep it, encrypted.
+    """Connect a source: check a credential with it and store it, encrypted.
 
     Keys and secrets are never arguments. Each is taken from IMPORT_PIPELINE_<SOURCE>_<FIELD> (API_KEY, CLIENT_ID,
     CLIENT_SECRET, REFRESH_TOKEN, ACCOUNT_ID), or from standard input (a JSON object, `name=value` lines, or the one

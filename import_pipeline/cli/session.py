@@ -25,7 +25,7 @@ user_option = click.option(
     metavar="EMAIL",
     envvar="IMPORT_PIPELINE_USER",
     show_envvar=True,
-    help="Whose calls. On the embedded database the default is you, created on first use.",
+    help="The user. On the embedded database the default is you, created on first use.",
 )
 INTERRUPTED = 130
 """Exit code of a command that a person broke off."""
