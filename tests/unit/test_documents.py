@@ -58,8 +58,9 @@ def calls_in_tests() -> list[set[str]]:
                     inner += named[spread].elts if isinstance(named.get(spread), ast.List | ast.Tuple) else []
                 texts = [each.value for each in inner if isinstance(each, ast.Constant)]
                 words = {word for text in texts if isinstance(text, str) for word in text.split()}
-                if isinstance(node, ast.Call):
-                    names = re.split(r"\W|_", ast.unparse(node.func))
+                function = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+                if re.fullmatch(r"[\w.]+", function):
+                    names = re.split(r"[._]", function)
                     words |= {*names, *(f"--{name}" for name in names)}
                 found.append(words)
     return found
