@@ -1,7 +1,7 @@
 """Finds and merges calls that a bank holds more than once, because an older importer stored them so.
 
 Only for the owner of the tables, and only when asked: migrations stop at duplicates and name the command. A call that a
-user has in several banks is none: he copied it. What import_pipeline imports, the unique index keeps from coming twice.
+user has in several banks is a copy of theirs and no duplicate. The unique index keeps our imports from coming twice.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def merge_duplicates(conn: Connection, *, lock_timeout_seconds: float = 10) -> M
             set_locally(conn, lock_timeout=f"{lock_timeout_seconds}s", statement_timeout="0")
             if not _has_recordings(conn):
                 return MergeSummary()
-            # Writers wait, readers do not; nobody adds another copy or refers to one meanwhile.
+            # Writers wait, readers do not; nobody adds another copy or refers to one.
             conn.execute(query("lock_recordings"))
             return _merge(conn, find_duplicates(conn))
     except psycopg.errors.LockNotAvailable as error:

@@ -66,7 +66,7 @@ class Erased:
         rows: Table → number of rows.
         account_ids: The accounts the user had.
         run_ids: Root runs that worked for one of them.
-        is_user_gone: Whether the user and his personal bank are erased too.
+        is_user_gone: Whether the user and their personal bank are erased too.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -124,7 +124,7 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
     Args:
         conn: A connection, within a transaction, of a login that may delete recordings and is not bound by policies.
         user_id: The user.
-        with_user: Also delete the user and the banks of which he was the only member; not for users that belong to
+        with_user: Also delete the user and the banks of which they were the only member; not for users of
             the owner's application.
 
     Raises:

@@ -193,7 +193,7 @@ class StoredCredential:
             return self._present
 
     def _renew(self, refused: str | None) -> Secrets:
-        """Return a fresh access token: the one another thread or process has got meanwhile, or a new one."""
+        """Return a fresh access token: the one that another thread or process got in between, or a new one."""
         began_at = time.monotonic()
         with self._renewing:
             if self._present is not None and self._is_good(self._present, refused):

@@ -54,7 +54,7 @@ class FileUpload(Connector):
     """Transcripts in files and folders.
 
     Args:
-        is_of_command: Whether a command reads, which may read what its user may; else only what the operator allows.
+        is_of_command: Whether a command reads, which may read what its user may; the UI only what is allowed.
     """
 
     source_app = "file-upload"
@@ -259,7 +259,7 @@ def _own_record(
 ) -> ConnectorRecord:
     """Take over a record in our own words; what it calls its id and source is kept beside ours.
 
-    Whoever wrote the file need not be who imports it, so where the record belongs is not for the file to say. What it
+    The author of the file need not be its importer, so the file does not choose where the record goes. What it
     says of that is kept in the metadata: the owner's personal vault, into which it goes instead, nobody else can see.
     """
     own: dict[str, Any] = {key: value for key, value in record.items() if key in _RECORD_FIELDS and value is not None}

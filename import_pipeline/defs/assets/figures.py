@@ -25,7 +25,7 @@ _Connection = psycopg.Connection[Any]
 NO_SOURCE = "no source"
 """The column of recordings that name no source."""
 OTHER_SOURCES = "other sources"
-"""The column of what lies beyond `_MOST_SOURCES`: whoever may write recordings may call their sources anything."""
+"""The column of what lies beyond `_MOST_SOURCES`: people who may write recordings may name any source."""
 _MOST_SOURCES = 20
 
 

@@ -141,7 +141,7 @@ def find_outstanding_runs(
 
 
 def find_ended_runs(instance: dg.DagsterInstance, connector: Connector) -> list[dg.DagsterRun]:
-    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be settled."""
+    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be closed."""
     now = datetime.now(UTC)
     return [
         record.dagster_run
