@@ -8,7 +8,7 @@ from pydantic import Field
 
 from import_pipeline import migrations
 from import_pipeline.connectors.base import Connector
-from import_pipeline.migration_plan import find_changes
+from import_pipeline.migrations import find_changes
 from import_pipeline.partitions import history_config, monthly_partitions
 from import_pipeline.postgres import PostgresResource
 from import_pipeline.stages import import_recordings

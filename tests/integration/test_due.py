@@ -48,9 +48,10 @@ class World:
         """Let time pass."""
         self.conn.execute(
             "update import_pipeline.polls set requested_at = requested_at - %(span)s,"
-            " not_before = not_before - %(span)s, due_at = due_at - %(span)s, polled_at = polled_at - %(span)s",
+            " not_before = not_before - %(span)s, due_at = due_at - %(span)s",
             {"span": span},
         )
+        self.conn.execute("update public.import_sources set last_sync_at = last_sync_at - %s", [span])
         self.conn.execute("update import_pipeline.leases set expires_at = expires_at - %s", [span])
         self.conn.execute("update public.import_items set retry_at = retry_at - %s", [span])
 
@@ -359,12 +360,13 @@ def test_a_hundred_thousand_due_accounts_are_asked_for_without_statistics_f57(
     )
     states = {
         "all new": "select",
-        "all due": "insert into import_pipeline.polls (account_id, due_at, polled_at)"
-        " select id, now() - interval '1 h', now() - interval '2 h' from public.import_sources"
-        " on conflict (account_id) do update"
-        " set due_at = excluded.due_at, polled_at = excluded.polled_at, not_before = null",
+        "all due": "insert into import_pipeline.polls (account_id, due_at)"
+        " select id, now() - interval '1 h' from public.import_sources"
+        " on conflict (account_id) do update set due_at = excluded.due_at, not_before = null;"
+        " update public.import_sources set last_sync_at = now() - interval '2 h'",
         "all with a due item": "update import_pipeline.polls set due_at = now() + interval '1 h', not_before = null",
-        "nobody due": "update import_pipeline.polls set polled_at = now(), not_before = null",
+        "nobody due": "update public.import_sources set last_sync_at = now();"
+        " update import_pipeline.polls set not_before = null",
     }
     for state, changes in states.items():
         execute(changes)

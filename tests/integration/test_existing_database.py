@@ -17,8 +17,7 @@ from import_pipeline import duplicates, migrations
 from import_pipeline.assets.figures import read_import_counts
 from import_pipeline.audit import find_findings
 from import_pipeline.errors import DuplicateRecordingsError, MigrationError
-from import_pipeline.migration_plan import find_changes
-from import_pipeline.migrations import Migration
+from import_pipeline.migrations import Migration, find_changes
 
 Connection = psycopg.Connection[Any]
 
