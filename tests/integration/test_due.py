@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import tenants
 
-from import_pipeline.accounts import activate_account, ensure_account
+from import_pipeline.accounts import activate_account, ensure_account, move_cursor
 from import_pipeline.due import DueAccount, DueCounts, Request, group_accounts, request_runs, settle_poll
 from import_pipeline.errors import ConfigurationError, ErrorClass
 from import_pipeline.leases import acquire_lease
@@ -71,6 +71,8 @@ class World:
         """Let a run of these accounts end."""
         for account in accounts:
             opened = Account(account.id, account.user_id, "demo", account.label, self.now())
+            if problem is None:
+                move_cursor(self.conn, opened.id, opened.user_id, opened.opened_at, None)
             settle_poll(self.conn, opened, INTERVAL, problem, error_class if problem else None)
 
     def add_item(self, account: Account, status: str, retry_in: timedelta, external_id: str = "call") -> None:
