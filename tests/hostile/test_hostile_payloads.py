@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 
-from import_pipeline.database.opening import connection_settings
+from import_pipeline.database.connections import connection_settings
 from import_pipeline.library.normalise import LONGEST_TITLE
 
 NEIGHBOURS = 9
