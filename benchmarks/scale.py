@@ -30,16 +30,17 @@ import servers
 import tenants
 from commands import start_together
 
-from import_pipeline.database import migrations
 from import_pipeline.database.embedded import EmbeddedServer, open_server
+from import_pipeline.database.opening import migrations
 from import_pipeline.library.accounts import ensure_account
-from import_pipeline.providers.credentials import Secrets, open_key_ring, store_credential
+from import_pipeline.providers.credentials import store_credential
+from import_pipeline.providers.keys import Secrets, open_key_ring
 
 WORKER = """
 import sys, time
 from import_pipeline.cli.execution import Execution, open_instance
 from import_pipeline.connectors.base import get_connector
-from import_pipeline.database import open_database
+from import_pipeline.database.opening import open_database
 
 with open_database() as database, open_instance(database) as instance:
     execution = Execution(database, get_connector("fathom"), instance)

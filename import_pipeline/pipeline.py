@@ -2,7 +2,7 @@
 
 They know `recordings`, `vault_entries` and the tenancy tables, and nothing of ledger, connectors or Dagster: an
 explicit call imports a deleted call again. Every function works on any psycopg connection, as `import_worker` in the
-name of the owner (`tenancy.py`), in a transaction of its own or as a savepoint of the caller's.
+name of the owner (`database/tenancy.py`), in a transaction of its own or as a savepoint of the caller's.
 
 Exactly once is the database's doing. Of what is imported here, the unique index `recordings_import_key` lets one row in
 per owner, source and external id, into whatever bank and however many try at once; it knows imports by their ids

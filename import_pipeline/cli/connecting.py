@@ -25,7 +25,7 @@ from import_pipeline.errors import (
 if TYPE_CHECKING:
     from import_pipeline.connectors.base import Connector
     from import_pipeline.database.opening import Database
-    from import_pipeline.providers.credentials import KeyRing, Secrets
+    from import_pipeline.providers.keys import KeyRing, Secrets
     from import_pipeline.records import Access, JsonObject
 
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
@@ -55,14 +55,14 @@ def connect(
     user: str | None,
     as_json: bool,
 ) -> None:
-    """Connect a source: check a credential with it and keep it, encrypted.
+    """Connect a source: check a credential with it and store it, encrypted.
 
     Keys and secrets are never arguments. Each is taken from IMPORT_PIPELINE_<SOURCE>_<FIELD> (API_KEY, CLIENT_ID,
-    CLIENT_SECRET, REFRESH_TOKEN, ACCOUNT_ID), else from standard input (a JSON object, `name=value` lines, or the one
-    value that is missing), else you are asked. ADDRESS says what to import where a credential alone does not.
+    CLIENT_SECRET, REFRESH_TOKEN, ACCOUNT_ID), or from standard input (a JSON object, `name=value` lines, or the one
+    value that is missing); otherwise you are asked. ADDRESS says what to import, for sources that need it.
     """
     from import_pipeline.cli.credential_input import find_kinds, read_credential
-    from import_pipeline.providers.credentials import Secrets, open_key_ring
+    from import_pipeline.providers.keys import Secrets, open_key_ring
 
     connector = _require_credentials(source)
     if by_consent and kind not in (None, "oauth"):
@@ -143,7 +143,8 @@ def rotate_key(as_json: bool) -> None:
     this, and remove the others.
     """
     from import_pipeline.database.opening import open_database
-    from import_pipeline.providers.credentials import open_key_ring, rotate_keys
+    from import_pipeline.providers.credentials import rotate_keys
+    from import_pipeline.providers.keys import open_key_ring
 
     with open_database() as database, database.connect() as conn:
         ring = open_key_ring(is_embedded=database.is_embedded)
@@ -171,7 +172,7 @@ def _require_credentials(source: str) -> Connector:
 
 
 def _earlier_options(conn: Any, user_id: UUID, connector: Connector) -> JsonObject:
-    """Return what the account names already, for who only renews a credential."""
+    """Return what the account names already, for when only the credential is renewed."""
     from import_pipeline.library.accounts import find_account
     from import_pipeline.providers.credentials import find_options
 

@@ -2,7 +2,7 @@
 
 A server that is gone is noticed by the operating system within a minute. One that is there and says nothing, a pooler
 that was stopped for instance, is given up after `LONGEST_STATEMENT_SECONDS`: else a run would hang for ever. Which
-database it is, and lending connections, is in `database.py` and `postgres.py`.
+database it is, and lending connections, is in `opening.py` and `stages/postgres.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import generators
+
+from import_pipeline.database.sql import query
 
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
@@ -175,6 +177,11 @@ def without_limit(conn: psycopg.Connection[Any]) -> Iterator[None]:
         yield
     finally:
         conn.longest_statement_seconds = limit
+
+
+def set_locally(conn: psycopg.Connection[Any], **settings: str) -> None:
+    """Change settings of the session until the end of the transaction."""
+    conn.execute(query("set_locally"), {"names": list(settings), "values": list(settings.values())})
 
 
 def connection_settings() -> dict[str, Any]:

@@ -39,7 +39,7 @@ IMPORT_KEY = "recordings_import_key"
 
 _OWN_PATH = "set local search_path = '', pg_temp"
 """Nothing that somebody planted is asked. Temporary types, which a pooled session may have from another client, come
-last: else the names of PostgreSQL's own would be written otherwise, and taken for the others."""
+last: otherwise the names of PostgreSQL's own types would be spelt differently."""
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
 _INDEX = re.compile(r"^create (?:unique )?index [^;]*", re.MULTILINE)
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
@@ -56,7 +56,7 @@ class Migration:
     sql: str = field(repr=False)
     checksum: str
     earlier: frozenset[str] = frozenset()
-    """Checksums of texts that were corrected after their release: whoever has run one of them has run this."""
+    """Checksums of texts that were corrected after their release: a database that ran one of them has run this."""
 
     @property
     def filename(self) -> str:
@@ -123,7 +123,7 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     """Compare a database with this version, changing nothing.
 
     Args:
-        conn: A connection that may read schema `import_pipeline`: whoever migrates may.
+        conn: A connection that may read schema `import_pipeline`, such as the owner's.
         migrations: Other migrations than those of this version.
 
     Raises:
@@ -157,8 +157,8 @@ def apply(
     Args:
         conn: A connection without open transaction.
         migrations: Other migrations than those of this version.
-        lock_timeout_seconds: How long a statement waits for a table that somebody else has locked. Meanwhile everybody
-            who comes later waits behind it.
+        lock_timeout_seconds: How long a statement waits for a table that somebody else has locked. All later
+            statements on that table wait behind it.
 
     Returns:
         The migrations that this call applied, oldest first.

@@ -1,6 +1,6 @@
 """The HTTP client of one account, put together: its address, its credential, its rate budget, its settings.
 
-The one place where `http/`, `credentials.py` and `rate_budgets.py` meet; stages and the command line ask here.
+The one place where HTTP, credentials and rate budgets of `providers/` meet; stages and the command line ask here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from import_pipeline.connectors.base import Connector
-from import_pipeline.providers.credentials import StoredCredential, open_key_ring
+from import_pipeline.providers.credentials import StoredCredential
 from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.keys import open_key_ring
 from import_pipeline.providers.rate_budgets import Connect, Lane, RateBudget, limits_of
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.providers.timeouts import Patience

@@ -1,153 +1,43 @@
 """The secrets of accounts: encrypted in `import_pipeline.credentials`, renewed by one process at a time.
 
-Fernet (cryptography) with the keys of `IMPORT_PIPELINE_SECRET_KEY`, the first of which encrypts; on the embedded
-database the key is in a file of its owner's. The plaintext names its account, so that a row copied to another one is
-refused. Nothing here reaches outputs, logs or messages.
+What encrypts them is in `keys`. Nothing here reaches outputs, logs or messages.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NoReturn
-from uuid import UUID, uuid4
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.fernet import Fernet
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.database.embedded import home
+from import_pipeline.database.connections import set_locally
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
-    ConfigurationError,
     DatabaseUnavailableError,
     ImportPipelineError,
     ReconnectError,
     SourceUnavailableError,
 )
 from import_pipeline.providers.authentication import ApiKey, Authentication
+from import_pipeline.providers.keys import KeyRing, Secrets, replace_keys
 from import_pipeline.providers.rate_budgets import Connect
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.records import JsonObject
 
 SECRET_FIELDS = ("api_key", "client_secret", "access_token", "refresh_token")
-KEY_VARIABLE = "IMPORT_PIPELINE_SECRET_KEY"
-_KEY_FILE = "secret.key"
 _RENEWED_EARLY_SECONDS = 300.0
 _LOCK_SECONDS = 120
-_PATIENCE = (
-    f"select set_config('lock_timeout', '{_LOCK_SECONDS}s', true), set_config('statement_timeout', '0', true), "
-    "set_config('idle_in_transaction_session_timeout', '300s', true)"
-)
-_NEW_KEY = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """What an account is let in with.
-
-    Args:
-        kind: `api-key`, `oauth` or `server-to-server`.
-        fields: The secrets by name; never shown.
-    """
-
-    kind: str
-    fields: dict[str, Any] = field(repr=False)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Secrets are not pickled.")
-
-
-class KeyRing:
-    """The keys that encrypt and decrypt: Fernet keys, of which the first encrypts and all decrypt.
-
-    Args:
-        keys: The keys.
-        file: Or the file that holds them. It is read anew each time, since another process may rotate them.
-
-    Raises:
-        ConfigurationError: There is no key, or it is none.
-    """
-
-    def __init__(self, keys: Sequence[str] = (), file: Path | None = None) -> None:
-        self.file = file
-        self._given = list(keys)
-        self._fernet()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Keys are not pickled.")
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys at present."""
-        return self._given if self.file is None else self.file.read_text().split()
-
-    def encrypt(self, account_id: UUID, secrets: Secrets) -> bytes:
-        """Return the secrets of an account as they are stored."""
-        plain = {"account_id": str(account_id), "kind": secrets.kind, "fields": secrets.fields}
-        return self._fernet().encrypt(json.dumps(plain).encode())
-
-    def decrypt(self, account_id: UUID, stored: bytes) -> Secrets:
-        """Return what was stored.
-
-        Raises:
-            ConfigurationError: The keys do not fit, or the row belongs to another account.
-        """
-        try:
-            plain = json.loads(self._fernet().decrypt(bytes(stored)))
-        except InvalidToken:
-            raise ConfigurationError(
-                f"The stored credential cannot be decrypted: {self.file or KEY_VARIABLE} holds another key. Give the "
-                "old one too, or connect the source again."
-            ) from None
-        if plain["account_id"] != str(account_id):
-            raise ConfigurationError("The stored credential belongs to another account; connect the source again.")
-        return Secrets(plain["kind"], plain["fields"])
-
-    def _fernet(self) -> MultiFernet:
-        try:
-            return MultiFernet([Fernet(key) for key in self.keys])
-        except (ValueError, TypeError):
-            where = f"The file {self.file}" if self.file else KEY_VARIABLE
-            raise ConfigurationError(f"{where} does not hold a Fernet key; `{_NEW_KEY}` makes one.") from None
-        except OSError as error:
-            raise ConfigurationError(f"The file {self.file} cannot be read: {error.strerror}.") from None
-
-
-def open_key_ring(*, is_embedded: bool) -> KeyRing:
-    """Return the keys of the environment or, on the embedded database, of the file beside it, made on first use.
-
-    Raises:
-        ConfigurationError: There is no key, or it is none.
-    """
-    keys = os.environ.get(KEY_VARIABLE, "").replace(",", " ").split()
-    if keys:
-        return KeyRing(keys)
-    if not is_embedded:
-        raise ConfigurationError(
-            f"Credentials are kept encrypted, and {KEY_VARIABLE} holds no key. Make one with `{_NEW_KEY}`, keep it "
-            "where you keep secrets, and set it for every process that imports."
-        )
-    return KeyRing(file=ensure_key_file(_KEY_FILE))
-
-
-def ensure_key_file(name: str) -> Path:
-    """Return a file of the home that holds a key, made on first use."""
-    path = home() / name
-    if not path.exists():
-        with _key_file_beside(path, [Fernet.generate_key().decode()]) as beside, suppress(FileExistsError):
-            os.link(beside, path)  # unless another process was faster
-    return path
 
 
 def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
@@ -166,7 +56,7 @@ def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
         old = ring.keys
         if ring.file is not None:
             # Both are in the file as long as rows of either kind may exist, so a crash half-way loses nothing.
-            _replace_keys(ring.file, [Fernet.generate_key().decode(), *old])
+            replace_keys(ring.file, [Fernet.generate_key().decode(), *old])
         for account_id, user_id in accounts:
             with acting_as(conn, user_id):  # the database shows a credential to its owner alone
                 stored = cursor.execute(query("lock_credential"), {"account_id": account_id}).fetchone()
@@ -175,7 +65,7 @@ def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
                     cursor.execute(query("renew_credential"), {"account_id": account_id, "secret": secret})
                     number += 1
     if ring.file is not None:
-        _replace_keys(ring.file, [key for key in ring.keys if key not in old])
+        replace_keys(ring.file, [key for key in ring.keys if key not in old])
     return number
 
 
@@ -303,7 +193,7 @@ class StoredCredential:
             return self._present
 
     def _renew(self, refused: str | None) -> Secrets:
-        """Return a fresh access token: the one another thread or process has got meanwhile, or a new one."""
+        """Return a fresh access token: the one that another thread or process got in between, or a new one."""
         began_at = time.monotonic()
         with self._renewing:
             if self._present is not None and self._is_good(self._present, refused):
@@ -321,7 +211,12 @@ class StoredCredential:
         renewed: Secrets | None = None
         try:
             with self._cursor() as cursor:
-                cursor.execute(_PATIENCE)
+                set_locally(
+                    cursor.connection,
+                    lock_timeout=f"{_LOCK_SECONDS}s",
+                    statement_timeout="0",
+                    idle_in_transaction_session_timeout="300s",
+                )
                 stored = self._read(self._lock(cursor))
                 if self._is_good(stored, refused):
                     return stored
@@ -402,22 +297,3 @@ def _is_stale(fields: Mapping[str, Any]) -> bool:
         return True
     early = min(_RENEWED_EARLY_SECONDS, 0.1 * float(fields.get("lifetime") or 3600))
     return time.time() > float(fields.get("expires_at") or 0) - early
-
-
-@contextmanager
-def _key_file_beside(path: Path, keys: Sequence[str]) -> Iterator[Path]:
-    """Write a file of keys that only its owner may read, to be put in its place whole; what is left of it goes."""
-    beside = path.with_name(f"{path.name}.{uuid4().hex}")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write("\n".join(keys) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        yield beside
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _replace_keys(path: Path, keys: Sequence[str]) -> None:
-    with _key_file_beside(path, keys) as beside:
-        beside.replace(path)

@@ -15,7 +15,7 @@ from import_pipeline.errors import ItemError
 from import_pipeline.records import JsonObject
 
 DEEPEST = 200
-"""Levels of nesting; an item with half of them is refused, see `normalise.py`."""
+"""Levels of nesting; an item with half of them is refused, see `library/normalise.py`."""
 _LONGEST_NUMBER = 4_300
 """Digits; Python reads no more as a whole number."""
 _BRACKET_OR_TEXT = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
@@ -76,7 +76,7 @@ def get_object(value: Any, path: str) -> JsonObject:
 
 
 def peek(value: Any, path: str) -> Any:
-    """Return whatever is at a dotted path, None where there is nothing: for listings, which one item must not break."""
+    """Return whatever is at a dotted path, or None. For listings: one odd item must not break a page."""
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value

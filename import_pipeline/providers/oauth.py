@@ -1,7 +1,7 @@
 """OAuth 2.0: how tokens are obtained, and the consent of a person in a browser.
 
-The messages are oauthlib's (RFC 6749, RFC 7636), sent by our own HTTP client. Where tokens are kept and who may
-refresh them is in `credentials.py`.
+The messages are oauthlib's (RFC 6749, RFC 7636), sent by our own HTTP client. Keeping and renewing tokens is in
+`credentials.py`.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class _Callback(ThreadingTCPServer):
         self._answered.set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Keep so many connections open at most: whoever opens more and says nothing loses the oldest of them."""
+        """Keep so many connections open at most: a client that opens more and says nothing loses its oldest one."""
         self._open.append(request)
         if len(self._open) > _MAX_CONNECTIONS:
             with suppress(OSError):  # most have ended long ago

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from import_pipeline.errors import StagedFileError
-from import_pipeline.providers.credentials import KEY_VARIABLE, KeyRing, ensure_key_file
+from import_pipeline.providers.keys import KEY_VARIABLE, KeyRing, ensure_key_file
 from import_pipeline.stages.private_folders import require_own
 
 _HEAD = b"import_pipeline sealed 1\n"
@@ -33,7 +33,7 @@ _KEY_FILE = "staging.key"
 def sealing_keys() -> list[bytes]:
     """Return the keys of this installation, of which the first seals and all open.
 
-    They are those of `IMPORT_PIPELINE_SECRET_KEY`, so that all workers of a deployment have them, else that of a file
+    They are those of `IMPORT_PIPELINE_SECRET_KEY`, so that all workers of a deployment have them, or that of a file
     of our own: with a new key for credentials, runs under way go on.
 
     Raises:

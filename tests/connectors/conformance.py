@@ -32,8 +32,9 @@ from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, 
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.clients import Storage, open_client
 from import_pipeline.library.sync_jobs import settle_broken_run
-from import_pipeline.providers.credentials import Secrets, open_key_ring, store_credential
+from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.keys import Secrets, open_key_ring
 from import_pipeline.providers.source_settings import setting_name
 from import_pipeline.records import (
     Account,

@@ -217,7 +217,7 @@ if done.returncode:
     print(json.dumps(None))
     raise SystemExit
 from pathlib import Path
-from import_pipeline.fences import Fence, Reach
+from import_pipeline.connectors.file_upload.fences import Fence, Reach
 told = []
 for is_dropped in (True, False):
     reach = Reach((Fence(Path(root), is_dropped=is_dropped, is_permitted=True),), names=None)

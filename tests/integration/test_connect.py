@@ -30,7 +30,7 @@ from fakes.calls import HOSTS
 from import_pipeline.connectors.fathom import Fathom
 from import_pipeline.database.opening import Database
 from import_pipeline.providers import credentials
-from import_pipeline.providers.credentials import KeyRing, Secrets
+from import_pipeline.providers.keys import KeyRing, Secrets
 
 EMAIL = "ana@example.com"
 FATHOM_KEY = "fathom-test-key"
@@ -681,7 +681,7 @@ def test_a_change_of_keys_that_breaks_off_half_way_leaves_everything_readable(
     files_written: int,
 ) -> None:
     assert embedded_shell.run("connect", "fathom", stdin=FATHOM_KEY).code == 0
-    replace_keys, calls = credentials._replace_keys, 0
+    replace_keys, calls = credentials.replace_keys, 0
 
     def break_off(*arguments: Any) -> None:
         nonlocal calls
@@ -690,10 +690,10 @@ def test_a_change_of_keys_that_breaks_off_half_way_leaves_everything_readable(
             raise KeyboardInterrupt
         replace_keys(*arguments)
 
-    monkeypatch.setattr(credentials, "_replace_keys", break_off)
+    monkeypatch.setattr(credentials, "replace_keys", break_off)
     assert embedded_shell.run("rotate-key").code == 130
     assert read_with(tmp_path / "secret.key", conn).fields == {"api_key": FATHOM_KEY}
-    monkeypatch.setattr(credentials, "_replace_keys", replace_keys)
+    monkeypatch.setattr(credentials, "replace_keys", replace_keys)
     assert embedded_shell.run("rotate-key").code == 0
     assert len((tmp_path / "secret.key").read_text().split()) == 1
     assert read_with(tmp_path / "secret.key", conn).fields == {"api_key": FATHOM_KEY}

@@ -16,9 +16,8 @@ from proxy import Proxy
 from world import World, calls, summary_of
 
 from import_pipeline.cli.execution import Execution
-from import_pipeline.database import connections
 from import_pipeline.database.connections import BoundedConnection, connection_settings, hand_over, pipeline_of
-from import_pipeline.database.opening import Database
+from import_pipeline.database.opening import Database, connections
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.records import Counts
 from import_pipeline.stages.postgres import PostgresResource

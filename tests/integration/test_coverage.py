@@ -21,7 +21,8 @@ from import_pipeline.definitions import build_defs
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import ConfigurationError, IgnoredItemError, ItemError, NotReadyError
 from import_pipeline.library.accounts import ensure_account, find_accounts
-from import_pipeline.providers.credentials import KeyRing, Secrets, store_credential
+from import_pipeline.providers.credentials import store_credential
+from import_pipeline.providers.keys import KeyRing, Secrets
 from import_pipeline.records import Window
 from import_pipeline.stages.coverage import Coverage, compare_month, parse_month, read_account
 from import_pipeline.stages.postgres import PostgresResource

@@ -39,17 +39,19 @@ from import_pipeline.providers import credentials, oauth
 from import_pipeline.providers.authentication import ApiKey, Authentication, ServerToServer
 from import_pipeline.providers.authentication import OAuth as DeclaredOAuth
 from import_pipeline.providers.credentials import (
-    KeyRing,
-    Secrets,
     StoredCredential,
     find_options,
     forget_credential,
-    open_key_ring,
     rotate_keys,
     store_credential,
 )
 from import_pipeline.providers.error_answers import redact
 from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.keys import (
+    KeyRing,
+    Secrets,
+    open_key_ring,
+)
 from import_pipeline.providers.rate_budgets import Connect
 
 Connection = psycopg.Connection[Any]
@@ -237,7 +239,7 @@ def test_the_embedded_database_has_a_key_file_that_only_its_owner_may_read(home:
 
 def test_processes_that_make_the_key_file_at_once_agree(home: Path) -> None:
     program = (
-        "import sys\nfrom import_pipeline.credentials import open_key_ring\nsys.stdin.readline()\n"
+        "import sys\nfrom import_pipeline.providers.keys import open_key_ring\nsys.stdin.readline()\n"
         "sys.stdout.write(open_key_ring(is_embedded=True).keys[0])"
     )
     running = [
@@ -470,9 +472,10 @@ import sys, time
 from uuid import UUID
 from contextlib import contextmanager
 import psycopg
-from import_pipeline.authentication import OAuth, ServerToServer
-from import_pipeline.credentials import StoredCredential, open_key_ring
-from import_pipeline.http import HttpClient
+from import_pipeline.providers.authentication import OAuth, ServerToServer
+from import_pipeline.providers.credentials import StoredCredential
+from import_pipeline.providers.keys import open_key_ring
+from import_pipeline.providers.http import HttpClient
 
 url, site, account_id, user_id = sys.argv[1:]
 
@@ -555,9 +558,7 @@ def test_threads_that_wait_for_a_refresh_share_its_failure(demo: Demo) -> None:
 def test_a_refresher_that_hangs_does_not_stop_others_for_good(
     demo: Demo, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        credentials, "_PATIENCE", credentials._PATIENCE.replace(f"{credentials._LOCK_SECONDS}s", "50ms")
-    )
+    monkeypatch.setattr(credentials, "_LOCK_SECONDS", 0.05)
     demo.keep_oauth(expires_in=-1)
     with connect() as hung, hung.transaction():
         hung.execute("select from import_pipeline.credentials for update")

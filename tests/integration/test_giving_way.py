@@ -107,7 +107,7 @@ def test_a_month_that_waits_too_long_for_what_it_lent_fails_and_is_resumed(
     world: World, history: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.account("ana@example.com")
-    monkeypatch.setattr("import_pipeline.leases.RETURN_WAIT_SECONDS", 0)
+    monkeypatch.setattr("import_pipeline.library.leases.RETURN_WAIT_SECONDS", 0)
     thread, results = start(world, history, month=MONTH)
     assert history.reached.wait(LONG)
     assert world.run(News(history)).success
@@ -146,8 +146,8 @@ def test_a_listing_that_loses_its_account_is_a_problem_of_that_account_alone(
                 threading.Event().wait(0.01)
             yield from super().list_items(account, window, http)
 
-    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 0.3)
-    monkeypatch.setattr("import_pipeline.leases.renew_leases", count)
+    monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("import_pipeline.library.leases.renew_leases", count)
     result = world.run(Robbed([Call("call")]))
     assert not result.success
     assert world.rows("select owner_user_id from recordings") == [(ben.id,)]

@@ -32,7 +32,7 @@ Connection = psycopg.Connection[Any]
 
 HOLD = """
 import sys, psycopg
-from import_pipeline.leases import acquire_lease, this_process
+from import_pipeline.library.leases import acquire_lease, this_process
 with psycopg.connect(sys.argv[1], autocommit=True) as conn:
     problem = acquire_lease(conn, sys.argv[2], "holder", is_run_over=lambda _: False)
 sys.stdout.write((problem or this_process()) + "\\n")
@@ -230,7 +230,7 @@ def test_a_run_renews_all_its_leases_whichever_account_is_in_hand(
 ) -> None:
     """While the first of ten accounts is listed, the others must not run out."""
     other = ensure_account(conn, tenants.make_user(conn, "ben@example.com").id, "demo", None)
-    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 0.3)
     with LeaseKeeper(connect, "run-1", "live", never) as keeper:
         keeper.take([account_id, other], 0)
         first = expiries(conn)
@@ -242,7 +242,7 @@ def test_a_run_renews_all_its_leases_whichever_account_is_in_hand(
 def test_a_database_that_is_away_for_a_moment_does_not_cost_the_lease(
     connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 2)
+    monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 2)
     is_away = Event()
 
     @contextmanager

@@ -18,8 +18,8 @@ from cryptography.fernet import Fernet
 from world import World, calls
 
 from import_pipeline import ConnectorRecord, run_pipeline
-from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
+from import_pipeline.database.opening import migrations
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.stages.connect import require_no_planted_triggers
 

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 import servers
 
-from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
 from import_pipeline.database.migrations import Migration
+from import_pipeline.database.opening import migrations
 from import_pipeline.database.sql import migration_files
 from import_pipeline.errors import DatabaseUnavailableError, MigrationDriftError, MigrationError
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from import_pipeline.database import migrations
 from import_pipeline.database.audit import find_findings
+from import_pipeline.database.opening import migrations
 from import_pipeline.errors import MigrationError
 
 Connection = psycopg.Connection[Any]

@@ -24,7 +24,8 @@ from import_pipeline.errors import ErasureError, ItemError, UnknownUserError
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.leases import LeaseLostError, acquire_lease
 from import_pipeline.library.personal_data import count_rows, erase_rows, export_rows
-from import_pipeline.providers.credentials import KeyRing, Secrets, store_credential
+from import_pipeline.providers.credentials import store_credential
+from import_pipeline.providers.keys import KeyRing, Secrets
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, Ready
 from import_pipeline.stages.insert import write_outcomes
 from import_pipeline.stages.staging import _read_lines

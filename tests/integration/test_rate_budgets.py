@@ -495,9 +495,9 @@ import json, sys, threading, time
 from datetime import timedelta
 from uuid import UUID
 from psycopg_pool import ConnectionPool
-from import_pipeline.connections import connection_settings
-from import_pipeline.http import HttpClient
-from import_pipeline.rate_budgets import RateBudget, RateLimit
+from import_pipeline.database.connections import connection_settings
+from import_pipeline.providers.http import HttpClient
+from import_pipeline.providers.rate_budgets import RateBudget, RateLimit
 
 url, account_id, site, threads, seconds, batch, pause = sys.argv[1:]
 waits = []

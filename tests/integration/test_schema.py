@@ -14,7 +14,7 @@ import tenants
 from psycopg import errors
 from tenants import User
 
-from import_pipeline.database import migrations
+from import_pipeline.database.opening import migrations
 from import_pipeline.database.sql import query
 from import_pipeline.pipeline import new_recording_id, uuid7
 

@@ -1143,7 +1143,7 @@ def test_a_run_that_lost_its_lease_stops_before_it_writes(world: World) -> None:
 def test_an_item_that_waits_for_long_does_not_cost_the_account(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate limit may hold up a single item for longer than a lease lasts."""
     world.account("ana@example.com")
-    monkeypatch.setattr("import_pipeline.leases.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 0.3)
     expiries: list[datetime] = []
 
     class Slow(Demo):

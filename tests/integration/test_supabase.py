@@ -17,8 +17,8 @@ import servers
 from test_existing_database import ACME, ACMES_VAULT, ANA, KICK_OFF, catalogue, owner_as_admin, scalar
 
 from import_pipeline.connectors.base import discover_connectors
-from import_pipeline.database import migrations
 from import_pipeline.database.migration_plan import find_changes
+from import_pipeline.database.opening import migrations
 from import_pipeline.defs.assets.checks import check_duplicates
 from import_pipeline.defs.repairs import repair_vault_entries
 from import_pipeline.errors import MigrationError

@@ -1,6 +1,6 @@
 """What takes more than a request to YouTube's Data API: what an address names, and the captions of a video as a record.
 
-How the website is asked for captions is in `_youtube_captions.py`, the connector is `youtube.py`.
+How the website is asked for captions is in `captions.py`; the connector is the folder's `__init__`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One server as this process sees it: joining it, starting it, proving that it answers, stopping it as its last user.
 
 Three locks in `HOME/postgres`, beside the data directory:
-- `open.lock`, held alone by whoever changes anything: starts, repairs, stops;
-- `use.lock`, shared by every process for as long as it uses the server. Who can have it alone (asked only while holding
-  `open.lock`) is the last user and stops the server;
+- `open.lock`, held alone by a process that changes anything: starts, repairs, stops;
+- `use.lock`, shared by every process for as long as it uses the server. A process that gets it
+  exclusively (it must hold `open.lock`) is the last user and stops the server;
 - `server.lock`, held alone by the server's own processes, to which it is handed when they start. Free means that none
   of them lives, whatever `postmaster.pid` says; taken by nobody we can see means that another container uses this home.
 
@@ -12,15 +12,12 @@ How handles are counted belongs to `__init__`, how processes are found and stopp
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,7 +30,9 @@ import psycopg
 from psycopg import sql
 
 from import_pipeline.database.embedded import installation, locks, watchdog
-from import_pipeline.database.embedded.installation import INSTEAD, Account
+from import_pipeline.database.embedded.installation import INSTEAD
+from import_pipeline.database.embedded.server_settings import SETTINGS
+from import_pipeline.database.embedded.sockets import make_socket_folder
 from import_pipeline.errors import EmbeddedServerError
 
 _log = logging.getLogger(__name__)
@@ -50,36 +49,6 @@ _SILENCE_SECONDS = 10.0
 """How long a server may say nothing at all before it is taken for dead."""
 _ORPHAN_SECONDS = 1.0
 """How long to wait while a server has processes but no postmaster: it may be starting, or have been killed."""
-_SOCKET_PATH_BYTES = 85
-"""Linux allows 107 and macOS 103, with the name of the socket."""
-
-_SETTINGS = {
-    "listen_addresses": "",
-    "port": "5432",
-    "unix_socket_permissions": "0700",
-    "max_connections": "100",
-    "shared_buffers": "128MB",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "cluster_name": "import_pipeline",
-    "max_logical_replication_workers": "0",
-    "enable_parallel_hash": "off",  # it shares much memory, of which a container has 64 MB by default
-    # The log must never hold a piece of a transcript. The message of an error may quote a value, its details a row, the
-    # report of a crash a statement: errors are for the client alone (`log` stands above `error`), the rest is logged
-    # tersely.
-    "logging_collector": "off",
-    "log_destination": "stderr",
-    "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
-    "log_statement": "none",
-    "log_min_duration_statement": "-1",
-    "log_parameter_max_length": "0",
-    "log_parameter_max_length_on_error": "0",
-    "log_autovacuum_min_duration": "-1",
-    "log_checkpoints": "off",
-    "log_lock_waits": "off",
-}
 
 
 class _Answer(Enum):
@@ -217,8 +186,8 @@ class Cluster:
         if not self._data.exists():
             installation.initialise(self._data, binaries, account)
         installation.prepare(self._data, account)
-        self._sockets = self._make_socket_folder(account)
-        settings = _SETTINGS | {"unix_socket_directories": str(self._sockets)}
+        self._sockets = make_socket_folder(self.home, account, self._sockets)
+        settings = SETTINGS | {"unix_socket_directories": str(self._sockets)}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         lock = locks.open_file(self._folder / "server.lock")
         log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -322,33 +291,6 @@ class Cluster:
         finally:
             locks.close_file(lock)
 
-    def _make_socket_folder(self, account: Account) -> Path:
-        """Return a folder with a short path that only the server and we can enter; the same as last time if it can."""
-        name = f"import-pipeline-{hashlib.sha256(os.fsencode(f'{os.geteuid()} {self.home}')).hexdigest()[:12]}"
-        problem: OSError | None = None
-        for parent in dict.fromkeys(["/tmp", tempfile.gettempdir(), "/var/tmp"]):  # noqa: S108 - checked below # nosec B108
-            usual = self._sockets or Path(parent, name)
-            if len(os.fsencode(Path(parent, name))) > _SOCKET_PATH_BYTES:
-                continue
-            try:
-                usual.mkdir(mode=0o700, exist_ok=True)
-                if usual.lstat().st_uid == os.geteuid() and account.is_other and not os.listdir(usual):
-                    account.own(usual)
-                state = usual.lstat()
-                private = stat.S_ISDIR(state.st_mode) and stat.S_IMODE(state.st_mode) == 0o700
-                if private and state.st_uid == account.uid and not _is_inhabited(usual):
-                    for leftover in (watchdog.SOCKET, f"{watchdog.SOCKET}.lock"):
-                        (usual / leftover).unlink(missing_ok=True)
-                    return usual
-                new = Path(tempfile.mkdtemp(dir=parent, prefix="import-pipeline-"))
-                account.own(new)
-                return new
-            except OSError as error:
-                problem = error
-        raise EmbeddedServerError(
-            f"No folder for the socket of the embedded PostgreSQL could be made: {problem}. {INSTEAD}"
-        )
-
     def _ensure_watchdog(self) -> None:
         """Start the process that stops the server should all its users be killed, unless it runs."""
         with ExitStack() as opened:
@@ -396,16 +338,6 @@ _children: list[subprocess.Popen[str]] = []
 
 def _reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
-
-
-def _is_inhabited(folder: Path) -> bool:
-    """Tell whether somebody answers on the socket in this folder."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(folder / watchdog.SOCKET))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The check `coverage` of every source that can be asked for a month, and the job that a person launches it by.
 
-It costs requests, so it never runs by itself. The comparison is in `coverage.py`; here is how the UI shows it.
+It costs requests, so it never runs by itself. The comparison is in `stages/coverage.py`; here is how the UI shows it.
 """
 
 from collections.abc import Iterable, Sequence

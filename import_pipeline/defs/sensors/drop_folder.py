@@ -1,7 +1,7 @@
 """The sensor `watch_drop_folder`: it asks for runs that import what people put into the drop folder.
 
 Like the sensors of the other sources it keeps nothing in memory or in a cursor: what lies there it reads from the
-folder, for whom a run is under way from Dagster, what was asked for from the database (`drop_folder.py`).
+folder, for whom a run is under way from Dagster, what was asked for from the database (`library/drop_folder.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -148,7 +148,7 @@ class _Tick:
         return requests
 
     def _find_new(self, folder: UserFolder, account: DropAccount) -> tuple[list[DroppedFile], list[DroppedFile]]:
-        """Settle what was asked for before, and return the files that are new and those that are to be tried again."""
+        """Note the end of earlier requests, and return the files that are new and those that are to be tried again."""
         known = find_requests(self.conn, account)
         for request in {request for request in known.values() if request is not None}:
             done = self._is_worked_through(account, request)

@@ -23,7 +23,8 @@ from world import World
 from import_pipeline import errors
 from import_pipeline.cli.execution import _causes
 from import_pipeline.library.accounts import ensure_account
-from import_pipeline.providers.credentials import Secrets, open_key_ring, store_credential
+from import_pipeline.providers.credentials import store_credential
+from import_pipeline.providers.keys import Secrets, open_key_ring
 
 EMAIL = "ana@example.com"
 CALLS = 20
