@@ -467,11 +467,6 @@ def test_the_statements_it_proposes_mend_a_products_database(installed: str) -> 
 # -- The command ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
-
-
 def test_the_command_exits_with_1_if_there_are_findings_and_0_if_not(
     shell: Shell, database_url: str, conn: Connection
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from commands import CommandLine, write_calls
+from commands import CommandLine
 
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.defs.jobs import build_import_job
@@ -20,19 +20,6 @@ from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import StreamIOManager
 
 EMAIL = "ana@example.com"
-
-
-@pytest.fixture
-def command_line(tmp_path: Path, database_url: str, conn: psycopg.Connection[Any], make_user: Any) -> CommandLine:
-    make_user(conn, EMAIL)
-    return CommandLine(tmp_path / "home", {"DATABASE_URL": database_url, "IMPORT_PIPELINE_USER": EMAIL})
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    folder = tmp_path / "calls"
-    write_calls(folder, 3)
-    return folder
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,16 +100,6 @@ def account_id(conn: Connection, user: tenants.User) -> UUID:
 @pytest.fixture
 def ring() -> KeyRing:
     return KeyRing([Fernet.generate_key().decode()])
-
-
-@pytest.fixture
-def connect(database_url: str) -> Connect:
-    @contextmanager
-    def lend() -> Iterator[Connection]:
-        with psycopg.connect(database_url, autocommit=True) as lent:
-            yield lent
-
-    return lend
 
 
 @pytest.fixture

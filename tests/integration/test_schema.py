@@ -26,11 +26,6 @@ def ana(conn: Connection) -> User:
     return tenants.make_user(conn)
 
 
-@pytest.fixture
-def ben(conn: Connection) -> User:
-    return tenants.make_user(conn, "ben@example.com")
-
-
 def add_recording(
     conn: Connection,
     owner: User,
