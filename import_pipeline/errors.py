@@ -191,7 +191,7 @@ class IgnoredItemError(ImportPipelineError):
 
 
 def class_of(error: ImportPipelineError) -> ErrorClass:
-    """Return the class of a problem that concerns a whole account: a wrong setting is a matter of its credential."""
+    """Return the class of a problem that concerns a whole account; a wrong setting counts as `auth`."""
     if isinstance(error, ItemError):
         return error.error_class
     return "auth" if isinstance(error, ConfigurationError) else "transient"

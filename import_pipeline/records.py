@@ -21,6 +21,9 @@ Lane = Literal["live", "history"]
 INVALID = "import_pipeline.invalid"
 """Key in an item's details under which `fetch` says why it cannot become a record."""
 
+EXTERNAL_ID_LIMIT_BYTES = 512
+"""Of UTF-8: ids stand in indexes."""
+
 
 # --- the library face ---------------------------------------------------------------------------------------------
 
@@ -255,7 +258,7 @@ Outcome = Ready | Waiting | Failed | Ignored | Known
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Items by what became of them. `listed` is the sum of the others once everything is settled."""
+    """Items by what became of them. `listed` is the sum of the others once everything is done."""
 
     listed: int = 0
     inserted: int = 0
@@ -278,7 +281,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The head of a stream: at most 250 items of one account, and what `dedup` has already settled of them."""
+    """The head of a stream: at most 250 items of one account, and what `dedup` has counted of them."""
 
     account: Account
     number: int

@@ -35,7 +35,7 @@ from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import STAGED_FOR, StreamIOManager, remove_old
 
 # By the first tag the UI counts a run among those of the job, on its page and in the timeline. By the second it is
-# not tried again by a daemon that happens to be open: whoever ran the command repeats it.
+# not tried again by a daemon that happens to be open: the person who ran the command repeats it.
 _TAGS = {".dagster/repository": "__repository__@import_pipeline.definitions", "dagster/max_retries": "0"}
 _LOOK_SECONDS = 0.25
 _LINE_SECONDS = 5.0
@@ -83,7 +83,7 @@ class Execution:
         self._instance = instance
         staging = StreamIOManager()
         remove_old(staging.private_base(), STAGED_FOR)  # `clean_up` needs a daemon, which not everybody runs
-        postgres = PostgresResource(checks_migrations=False)  # whoever opened the database did
+        postgres = PostgresResource(checks_migrations=False)  # checked when the database was opened
         self._job = build_import_job(connector.for_command(), postgres=postgres, io_manager=staging)
 
     def run(
@@ -98,7 +98,7 @@ class Execution:
             month: The partition; None means what is new.
 
         Raises:
-            KeyboardInterrupt: The person interrupted it; its rows are settled as cancelled.
+            KeyboardInterrupt: The person interrupted it; its rows are closed as cancelled.
             DatabaseUnavailableError: The database that keeps Dagster's runs went away.
         """
         run_id = str(uuid4())
@@ -137,7 +137,7 @@ class Execution:
         return Ended(run_id, result.success, causes)
 
     def _cancel(self, run_id: str) -> None:
-        """Settle an interrupted run, also for Dagster, which takes an interrupt by anybody but itself for a failure."""
+        """Close an interrupted run, also for Dagster, which takes an interrupt by anybody but itself for a failure."""
         self._settle(run_id, cancelled=True)
         run = self._instance.get_run_by_id(run_id)
         if run is not None and run.status != dg.DagsterRunStatus.CANCELED:

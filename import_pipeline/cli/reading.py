@@ -88,7 +88,7 @@ def status(user: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many.")
 @user_option
 @json_option
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Fathom: the calls that a person recorded or that were shared with them, by Fathom's external API v1.
 
 Imports transcript, summary, share link, invitees and recorder. Needs an API key, or an OAuth app with `public_api`.
-Costs one request per ten calls to list; then, with a key, one per ten new calls, else two per new call. Cannot see
+Costs one request per ten calls to list; then one per ten new calls with a key, two per new call without. Cannot see
 other people's private calls, nor can an admin's key. By developers.fathom.ai and fathom-python 0.0.43, read 2026-11.
 """
 
@@ -93,7 +93,7 @@ class Fathom(Connector):
         return Access(emails.pop() or None) if len(emails) == 1 else access
 
     def _read_content(self, item: ListedItem, http: HttpClient) -> tuple[list[Any], JsonObject]:
-        """Return segments and summary: with a key from the page that listed it, else from two addresses of its own."""
+        """Return segments and summary: with a key from the page that listed it, without from two addresses."""
         if http.kind == "api-key":  # an OAuth app may not ask for them inline
             params = {**item.details["page"], "include_transcript": "true", "include_summary": "true"}
             ask = http.memory.setdefault("pages", lru_cache(4)(partial(_ask, http, "/meetings")))
@@ -106,7 +106,7 @@ class Fathom(Connector):
 
 
 def _ask(http: HttpClient, path: str, params: Iterable[tuple[str, Any]] = ()) -> JsonObject:
-    """Return what Fathom has; nothing where it does not have it yet, or where a page has moved on meanwhile."""
+    """Return what Fathom has; nothing if it does not have it yet, or if a page has moved on."""
     try:
         return http.get_json(path, dict(params), budgets=("requests", "heavy"))
     except HttpError as error:

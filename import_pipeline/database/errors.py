@@ -1,6 +1,6 @@
 """What an error of PostgreSQL means: whether the database is in trouble or one row is, and in words for people.
 
-Judged by SQLSTATE and by who raised it, which no language setting changes. A trigger, policy or constraint of the
+Judged by SQLSTATE and by its origin, which no language setting changes. A trigger, policy or constraint of the
 owner's may raise any SQLSTATE, and quote in its message whatever it was given: that is told as what it is, an answer
 about one row, and its own words go where only the row's owner reads. Nothing here asks the database, and DETAIL and
 CONTEXT, which quote rows, are left out everywhere.
@@ -85,7 +85,7 @@ def classify(error: BaseException) -> ErrorClass:
 def explain_refusal(error: BaseException) -> str:
     """Say why the database refused a row, with the words of a function that refused it, which may quote the row.
 
-    Only for who may read the row: the ledger and the caller. For events, logs and alerts: `without_own_words`.
+    Only for readers of the row: the ledger and the caller. For events, logs and alerts: `without_own_words`.
     """
     told = describe_database_error(error)
     if not _is_from_a_function(error) or is_trouble(error):

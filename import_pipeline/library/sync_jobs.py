@@ -1,7 +1,7 @@
 """Closing the `sync_jobs` rows of a run: the status, counts and ids that UIs outside Dagster show.
 
 The stages open them and move their progress; here is how they end: with the run's report or, when it never came to
-that, from what the ledger holds. Who finds out that a run is over is in `defs/sensors/settling.py`.
+that, from what the ledger holds. `defs/sensors/settling.py` finds out that a run is over.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def close_sync_job(
     error_class: ErrorClass | None = None,
     warning: str | None = None,
 ) -> str:
-    """Settle the row of an account's run.
+    """Close the row of an account's run.
 
     Args:
         conn: An idle connection.
@@ -126,7 +126,7 @@ def close_sync_job(
 def settle_broken_run(
     conn: psycopg.Connection[Any], accounts: list[Account], run_id: str, *, cancelled: bool = False
 ) -> None:
-    """Settle the rows that a run leaves open because it broke off or was cancelled, counted from the ledger."""
+    """Close the rows that a run leaves open because it broke off or was cancelled, counted from the ledger."""
     for account in accounts:
         if account.sync_job_id is None:
             continue
@@ -149,7 +149,7 @@ def settle_broken_run(
 
 
 def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> list[str]:
-    """Settle what crashed runs of an account left open; whoever holds the account's lease knows that they are dead.
+    """Close the rows that crashed runs of an account left open; the holder of its lease knows that they are dead.
 
     Returns:
         The runs.

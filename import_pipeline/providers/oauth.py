@@ -1,6 +1,6 @@
 """OAuth 2.0 (RFC 6749, RFC 7636): how tokens are obtained, and the consent of a person in a browser.
 
-Where tokens are kept and who may refresh them is in `credentials.py`.
+Keeping and renewing tokens is in `credentials.py`.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ class _Callback(ThreadingTCPServer):
         self._answered.set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Keep so many connections open at most: whoever opens more and says nothing loses the oldest of them."""
+        """Keep so many connections open at most: a client that opens more and says nothing loses its oldest one."""
         self._open.append(request)
         if len(self._open) > _MAX_CONNECTIONS:
             with suppress(OSError):  # most have ended long ago

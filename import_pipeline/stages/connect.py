@@ -210,7 +210,7 @@ def _open_account(
             oldest_open_at=oldest_open_at,
         )
         with progress_of(account, conn):
-            # Rows of his own that the user has locked are passed over: they show progress and decide nothing.
+            # Rows that the user has locked are passed over: they show progress and decide nothing.
             if not taken:
                 abandoned = close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
             cursor.execute(

@@ -108,7 +108,7 @@ def lane_of(context: dg.OpExecutionContext) -> Lane:
 def hold(
     context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
 ) -> Generator[ItemT, None, None]:
-    """Yield the items while the account's lease is this run's, and keep all leases of the run meanwhile.
+    """Yield the items while the account's lease is this run's, and keep all leases of the run until then.
 
     In a thread of its own: a single item may wait for minutes until its provider allows the next request. A run over
     history may have to lend the lease to a live one; then the next item comes when it is back.

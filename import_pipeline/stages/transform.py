@@ -2,7 +2,7 @@
 
 Fetches transcripts through the connector, within its concurrency, and checks what comes back. One broken item is an
 outcome; a source that is down fails the batch. An empty transcript is never invented. An item that is slow is set
-aside: it goes on until its time is up, and others take its place meanwhile.
+aside: it goes on until its time is up, while others take its place.
 """
 
 from collections import deque

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,10 +138,7 @@ def test_what_is_listed_counts_for_the_size_of_its_batch() -> None:
 
 
 @pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str, tmp_path: Path
-) -> Shell:
-    shell = Shell(monkeypatch, capsys)
+def shell(shell: Shell, database_url: str, tmp_path: Path) -> Shell:
     shell.set(DATABASE_URL=database_url, IMPORT_PIPELINE_HOME=str(tmp_path), DAGSTER_HOME=str(tmp_path / "dagster"))
     return shell
 
@@ -207,13 +203,6 @@ def test_what_is_printable_is_harmless(text: str) -> None:
 
 
 # --- runs: events, logs, alerts -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> Iterator[World]:
-    conn.autocommit = True
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(conn, database_url, tmp_path / "staging", instance)
 
 
 @pytest.fixture

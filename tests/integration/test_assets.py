@@ -25,18 +25,6 @@ Connection = psycopg.Connection[Any]
 NOW = datetime.now(UTC)
 
 
-@pytest.fixture
-def ana(conn: Connection) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn, "ana@example.com")
-
-
-@pytest.fixture
-def ben(conn: Connection) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn, "ben@example.com")
-
-
 def add_recordings(
     conn: Connection,
     owner: tenants.User,

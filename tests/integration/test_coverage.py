@@ -297,11 +297,11 @@ def test_the_command_tells_what_is_missing_and_exits_with_one(
     ana: tenants.User,
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    shell: Shell,
 ) -> None:
     key = Fernet.generate_key().decode()
     monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
-    shell = Shell(monkeypatch, capsys, {FATHOM_KEY, key})
+    shell.unspeakable = {FATHOM_KEY, key}
     shell.set(
         DATABASE_URL=database_url,
         IMPORT_PIPELINE_USER=ana.email,

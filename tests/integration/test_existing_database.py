@@ -13,10 +13,9 @@ import pytest
 import tenants
 from psycopg import errors, sql
 
+from import_pipeline.database import migrations
 from import_pipeline.database.audit import find_findings
-from import_pipeline.database.migration_plan import find_changes
-from import_pipeline.database.migrations import Migration
-from import_pipeline.database.opening import migrations
+from import_pipeline.database.migrations import Migration, find_changes
 from import_pipeline.defs.assets.figures import read_import_counts
 from import_pipeline.errors import DuplicateRecordingsError, MigrationError
 from import_pipeline.library import duplicates

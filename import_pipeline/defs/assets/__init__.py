@@ -58,8 +58,8 @@ def refresh_condition() -> dg.AutomationCondition[Any]:
     condition = dg.AutomationCondition
     has_imports = condition.any_deps_match(~condition.missing())
     requested = condition.newly_requested()
-    # Bare, because an `and` or `or` would lose the time of the import: one that ends between the request and the next
-    # look is news after the request, and not handled by it.
+    # Do not combine this with `&` or `|`: the combined condition forgets when the import happened, and an import that
+    # ends just after a refresh was requested would be missed.
     was_imported = condition.any_deps_match(condition.newly_updated()).since(requested)
     # What is late or overdue becomes so without any import.
     hour_passed = (condition.cron_tick_passed("0 * * * *") & has_imports).since(requested)

@@ -25,7 +25,7 @@ _Connection = psycopg.Connection[Any]
 NO_SOURCE = "no source"
 """The column of recordings that name no source."""
 OTHER_SOURCES = "other sources"
-"""The column of what lies beyond `_MOST_SOURCES`: whoever may write recordings may call their sources anything."""
+"""The column of what lies beyond `_MOST_SOURCES`: people who may write recordings may name any source."""
 _MOST_SOURCES = 20
 
 
@@ -90,7 +90,7 @@ def read_health(conn: _Connection, limit: int) -> Health:
 def name_users(conn: _Connection, user_ids: list[UUID]) -> dict[UUID, str]:
     """Return what people call these users: their e-mail addresses, or their ids where there is none."""
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute("select user_id, label from import_pipeline.name_users(%s)", (user_ids,))
+        cursor.execute(query("name_users"), {"user_ids": user_ids})
         found: dict[UUID, str] = dict(cursor.fetchall())
     return {user_id: found.get(user_id, str(user_id)) for user_id in user_ids}
 

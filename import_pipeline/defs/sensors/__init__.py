@@ -1,7 +1,8 @@
 """The sensors of the sources, `watch_<source>`: they ask for runs of the accounts that are due.
 
 A tick keeps nothing in memory or in a cursor: whom a run is under way for it reads from Dagster's runs, who is due and
-what was asked for from the database (`library/due.py`). So a run that is cancelled, lost or never started frees its accounts.
+what was asked for from the database (`library/due.py`). So a run that is cancelled, lost or never started frees its
+accounts.
 Not here: the folder of files, which is watched by a sensor of its own.
 """
 
@@ -140,7 +141,7 @@ def find_outstanding_runs(
 
 
 def find_ended_runs(instance: dg.DagsterInstance, connector: Connector) -> list[dg.DagsterRun]:
-    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be settled."""
+    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be closed."""
     now = datetime.now(UTC)
     return [
         record.dagster_run

@@ -2,7 +2,7 @@
 
 The message is JSON; its `text` is what Slack, Mattermost and their like show, the other fields are for programs. It
 says what failed and what to do, and holds no secret and nothing that was said in a call. The address itself is a
-secret too: whoever has it can write there, so it appears nowhere.
+secret too: anybody who has it can write there, so it appears nowhere.
 """
 
 import os

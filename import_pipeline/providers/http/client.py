@@ -127,7 +127,7 @@ class HttpClient:
 
     @contextmanager
     def one_item(self) -> Iterator[Allowance]:
-        """Let what this thread asks meanwhile take no longer than an item may in all: `IMPORT_PIPELINE_ITEM_TIMEOUT`.
+        """Limit the requests of this thread in the block to the time of one item: `IMPORT_PIPELINE_ITEM_TIMEOUT`.
 
         What is waited for the provider's limit does not count. Whatever is asked outside of this may take as long.
         """
@@ -189,7 +189,7 @@ class HttpClient:
             headers: Further headers.
             content: The body.
             budgets: The rate limits it counts for.
-            raises: Whether a refusal (4xx) is raised; else it is returned.
+            raises: Whether a refusal (4xx) is raised; otherwise it is returned.
             signs: Whether the credential is sent along.
             expects_json: Whether a success that is no JSON object counts as a broken answer.
         """
@@ -213,7 +213,7 @@ class HttpClient:
         return response
 
     def pages(self, path: str, params: Mapping[str, Any], cursor: str, next_cursor: str) -> Iterator[JsonObject]:
-        """Yield every page of a listing; when a page token has run out meanwhile, from the beginning again.
+        """Yield every page of a listing; from the beginning again if a page token has expired.
 
         Args:
             path: See `get_json`.
