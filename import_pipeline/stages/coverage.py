@@ -1,7 +1,7 @@
 """Coverage: what a source lists for an account and a month, against the ledger and the library, item by item.
 
 It asks the source for its listing only, writes nothing, and needs no lease. How the result is shown is the business of
-`defs/assets/coverage.py` and of the command line.
+`defs/assets/coverage_check.py` and of the command line.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from import_pipeline.connectors import file_upload
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.connectors.file_upload.files import find_files, inspect_file, path_to_uri, uri_to_path
-from import_pipeline.defs.sensors.drop_folder import _explain, _Tick
+from import_pipeline.defs.sensors.watch_drop_folder import _explain, _Tick
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.providers.http import HttpClient

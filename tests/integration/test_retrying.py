@@ -13,7 +13,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from import_pipeline.definitions import build_defs
 from import_pipeline.defs.sensors import retrying
-from import_pipeline.defs.sensors.retrying import find_left_behind
+from import_pipeline.defs.sensors.retry_months import find_left_behind
 
 
 @pytest.fixture
