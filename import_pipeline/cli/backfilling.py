@@ -13,9 +13,9 @@ import click
 import dagster as dg
 import psycopg
 
-from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, plural, print_json, print_table, say
-from import_pipeline.cli.running import KINDS
+from import_pipeline.cli.run_import import KINDS
+from import_pipeline.cli.run_job import Ended, Execution, find_run, open_instance
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import database_time

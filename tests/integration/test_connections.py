@@ -15,7 +15,7 @@ from connectors.demo import Demo
 from proxy import Proxy
 from world import World, calls, summary_of
 
-from import_pipeline.cli.execution import Execution
+from import_pipeline.cli.run_job import Execution
 from import_pipeline.database.connections import BoundedConnection, connection_settings, hand_over, pipeline_of
 from import_pipeline.database.opening import Database, connections
 from import_pipeline.database.tenancy import acting_as
@@ -79,7 +79,7 @@ def test_on_no_terminal_nobody_asks_how_far_a_short_run_is(
     """A schedule of the system's, or a script, would pay for a line that is not printed."""
     monkeypatch.setenv("DATABASE_URL", world.url)
     monkeypatch.setenv("IMPORT_PIPELINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("import_pipeline.cli.execution._LINE_SECONDS", 60)  # short is what ends before
+    monkeypatch.setattr("import_pipeline.cli.run_job._LINE_SECONDS", 60)  # short is what ends before
     ana = world.account("ana@example.com")
     with Database(world.url) as database:
         ended = Execution(database, Demo(calls(3)), world.instance).run({"users": [str(ana.id)]}, [ana.id])

@@ -20,10 +20,10 @@ import uvicorn
 from dev import free_port, wait_until
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from import_pipeline.cli.address import Address
-from import_pipeline.cli.guard import HEADERS
-from import_pipeline.cli.sign_in import OPERATOR, VIEWER, SignIn
-from import_pipeline.cli.webserver import Workspace, make_application
+from import_pipeline.cli.dev.address import Address
+from import_pipeline.cli.dev.guard import HEADERS
+from import_pipeline.cli.dev.sign_in import OPERATOR, VIEWER, SignIn
+from import_pipeline.cli.dev.webserver import Workspace, make_application
 
 FORGED = dg.AssetKey("forged")
 FORGERY = '{eventType: ASSET_MATERIALIZATION, assetKey: {path: ["forged"]}}'

@@ -20,7 +20,7 @@ import servers
 from commands import COMMAND, REPOSITORY, CommandLine, write_calls
 from dev import LAUNCH, Dev, free_port, running_dev, wait_until
 
-from import_pipeline.cli.sign_in import LINKS
+from import_pipeline.cli.dev.sign_in import LINKS
 
 STRANGER = 65534
 """`nobody`, whom every machine has."""
@@ -139,7 +139,7 @@ def test_a_program_signs_in_with_the_line_that_the_documents_show(dev: Dev, tmp_
 def test_a_webserver_that_is_started_again_signs_nobody_out(dev: Dev) -> None:
     viewers = dev.sign_in("--viewer")
     link = dev.link()
-    (webserver,) = (process for process in family(dev) if "import_pipeline.cli.webserver" in process.cmdline())
+    (webserver,) = (process for process in family(dev) if "import_pipeline.cli.dev.webserver" in process.cmdline())
     webserver.kill()
     webserver.wait(60)
     wait_until(dev.repository, "waited for the webserver")

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from world import World, problem_of, summary_of
 
-from import_pipeline.cli.running import run_import
+from import_pipeline.cli.run_import import run_import
 from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import HttpError, IgnoredItemError, ItemError, NotReadyError, SourceUnavailableError

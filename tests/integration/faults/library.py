@@ -21,7 +21,7 @@ import tenants
 from world import World
 
 from import_pipeline import errors
-from import_pipeline.cli.execution import _causes
+from import_pipeline.cli.run_job import _causes
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.keys import Secrets, open_key_ring

@@ -1,4 +1,4 @@
-"""Importing for one person from the command line, and telling what came of it; how it runs is in `execution.py`."""
+"""Importing for one person from the command line, and telling what came of it; how it runs is in `run_job.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, print_json, print_table, say
+from import_pipeline.cli.run_job import Ended, Execution, find_run, open_instance
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import acting_as

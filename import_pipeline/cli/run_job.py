@@ -1,6 +1,6 @@
 """Running the job of a source in this process, with its progress, and what its end means for the exit code.
 
-Progress is read from `sync_jobs`, where every other UI reads it too. What is told of a run is in `running.py` and
+Progress is read from `sync_jobs`, where every other UI reads it too. What is told of a run is in `run_import.py` and
 `backfilling.py`.
 """
 
