@@ -111,7 +111,7 @@ def run_backfill(
 
     Raises:
         ConfigurationError: The months or the users are wrong.
-        KeyboardInterrupt: The person interrupted it; the run is settled as cancelled.
+        KeyboardInterrupt: The person interrupted it; the run is closed as cancelled.
         DatabaseUnavailableError: The database, or the one that keeps Dagster's runs, went away.
     """
     with database.connect() as conn:

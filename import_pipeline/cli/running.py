@@ -44,7 +44,7 @@ def run_import(
         The exit code.
 
     Raises:
-        KeyboardInterrupt: The person interrupted it; its rows are settled as cancelled.
+        KeyboardInterrupt: The person interrupted it; its rows are closed as cancelled.
         ConfigurationError: Dagster's instance cannot be opened as it is set up.
         DatabaseUnavailableError: The database, or the one that keeps Dagster's runs, went away.
     """

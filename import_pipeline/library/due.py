@@ -106,7 +106,7 @@ def request_runs(
         "limit": most * size,
     }
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        # Nobody who has no right to this table can hold the lock, and who settles a run need not wait for it.
+        # Nobody who has no right to this table can hold the lock, and who notes the end of a run need not wait for it.
         cursor.execute("lock table import_pipeline.polls in share update exclusive mode")
         rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
         counts = DueCounts(*rows[0][:4])
@@ -155,7 +155,7 @@ def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAc
     return groups
 
 
-def settle_poll(
+def note_run_ended(
     conn: psycopg.Connection[Any],
     account: Account,
     interval: timedelta,

@@ -30,12 +30,13 @@ from import_pipeline.errors import (
     NotReadyError,
     SourceUnavailableError,
 )
+from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.timeouts import Allowance
 from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold, open_http
+from import_pipeline.stages.run import NewItems, Outcomes, database_time, open_http
 
 INVALID = "import_pipeline.invalid"
 """Key in an item's details under which `fetch` says why it cannot become a record."""
@@ -71,6 +72,7 @@ def transform(
     context: dg.OpExecutionContext,
     batch: Stream[Any],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Any:
     """Return the outcomes of the batch; they come into being while the I/O manager writes them."""
@@ -86,7 +88,7 @@ def transform(
             with open_http(context, postgres, connector, account) as http:
                 yield from transform_items(connector, account, chain([first], items), http, now, context.log.warning)
 
-    return Stream(batch.batch, hold(context, postgres, account, outcomes()))
+    return Stream(batch.batch, leases.hold(account.id, outcomes()))
 
 
 def transform_items(

@@ -1,8 +1,8 @@
 """The sensors of the sources, `watch_<source>`: they ask for runs of the accounts that are due.
 
 A tick keeps nothing in memory or in a cursor: whom a run is under way for it reads from Dagster's runs, who is due and
-what was asked for from the database (`library/due.py`). So a run that is cancelled, lost or never started frees its accounts.
-Not here: the folder of files, which is watched by a sensor of its own.
+what was asked for from the database (`library/due.py`). So a run that is cancelled, lost or never started frees its
+accounts. Not here: the folder of files, which is watched by a sensor of its own.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from uuid import UUID
 
 import dagster as dg
 import psycopg
-from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import describe_database_error
-from import_pipeline.database.sql import query
-from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ImportPipelineError, UnknownUserError
 from import_pipeline.library.accounts import find_user
 from import_pipeline.library.due import DueCounts, request_runs
+from import_pipeline.library.leases import find_holders
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import PARTITION_TAG
 
@@ -36,7 +34,7 @@ FIRST_IMPORT_TAG = "first_import"
 
 _LOOKED_AT = 1000
 _SILENT_AFTER = timedelta(minutes=10)
-_SETTLED_AFTER = timedelta(minutes=1)
+_CLOSED_AFTER = timedelta(minutes=1)
 _OUTSTANDING = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -132,20 +130,18 @@ def find_outstanding_runs(
         for record in records
         if record.dagster_run.status != dg.DagsterRunStatus.QUEUED and record.update_timestamp < silent_since
     ]
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("find_holders"), {"run_ids": [_root(run) for run in silent]})
-        holders = {holder for (holder,) in cursor}
+    holders = find_holders(conn, [_root(run) for run in silent])
     gone = {run.run_id for run in silent if _root(run) not in holders}
     return [record.dagster_run for record in records if record.dagster_run.run_id not in gone]
 
 
 def find_ended_runs(instance: dg.DagsterInstance, connector: Connector) -> list[dg.DagsterRun]:
-    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be settled."""
+    """Return the runs that broke off and that Dagster will try again, or whose rows are about to be closed."""
     now = datetime.now(UTC)
     return [
         record.dagster_run
         for record in _find_runs(instance, connector, _BROKEN, updated_after=now - _SILENT_AFTER)
-        if record.dagster_run.is_complete_and_waiting_to_retry or record.update_timestamp > now - _SETTLED_AFTER
+        if record.dagster_run.is_complete_and_waiting_to_retry or record.update_timestamp > now - _CLOSED_AFTER
     ]
 
 
