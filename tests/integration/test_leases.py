@@ -296,18 +296,19 @@ def test_a_run_whose_account_another_one_has_taken_ends(conn: Connection, connec
         next(keeper.hold(account_id, ["item"]))
 
 
+@pytest.mark.parametrize("number", [1, 2], ids=["at the end", "in the middle"])
 def test_a_run_that_could_renew_nothing_for_as_long_as_a_lease_lasts_asks_whether_it_still_has_it(
-    conn: Connection, connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+    conn: Connection, connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Its process was frozen, and another run has taken the account meanwhile."""
     keeper = LeaseKeeper(connect, "run-1", "live", never)  # nothing renews in the background
     keeper.take([account_id], 0)
-    items = keeper.hold(account_id, [1, 2])
-    assert next(items) == 1
+    items = keeper.hold(account_id, ["item"] * number)
+    assert next(items) == "item"
     conn.execute("update import_pipeline.leases set holder = 'thief'")
     monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 0)
     with pytest.raises(LeaseLostError, match="thief"):
-        next(items)
+        next(items, None)
 
 
 # Who may have it

@@ -1073,16 +1073,15 @@ def test_an_insert_that_broke_is_repeated_without_counting_twice(
 
 def test_the_row_of_a_run_that_crashed_is_closed_by_the_next_run(world: World) -> None:
     """F85."""
-    ana = world.account("ana@example.com")
-    (account,) = opened(world, Demo(), "crashed", ana)
-    assert account.problem is None
+    ana, ben = world.account("ana@example.com"), world.account("ben@example.com")
+    assert [account.problem for account in opened(world, Demo(), "crashed", ana, ben)] == [None, None]
     dead = subprocess.run(  # a process that has ended for certain
         [sys.executable, "-c", "import sys, import_pipeline.library.leases as l; sys.stdout.write(l.this_process())"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     world.do("update import_pipeline.leases set holder_process = %s", dead)
-    assert world.run(Demo(calls(1))).success
-    crashed, done = world.jobs()
+    assert world.run(Demo(calls(1)), users=["ana@example.com"]).success
+    crashed, done = [job for job in world.jobs() if job["user_id"] == ana.id]
     assert (crashed["status"], done["status"]) == ("failed", "completed")
     assert "broke off" in crashed["error"]
     assert crashed["completed_at"] is not None
