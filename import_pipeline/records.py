@@ -17,6 +17,9 @@ from import_pipeline.errors import ErrorClass
 
 JsonObject = dict[str, Any]
 
+EXTERNAL_ID_LIMIT_BYTES = 512
+"""Of UTF-8: ids stand in indexes."""
+
 
 # --- the library face ---------------------------------------------------------------------------------------------
 
@@ -251,7 +254,7 @@ Outcome = Ready | Waiting | Failed | Ignored | Known
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Items by what became of them. `listed` is the sum of the others once everything is settled."""
+    """Items by what became of them. `listed` is the sum of the others once everything is done."""
 
     listed: int = 0
     inserted: int = 0
@@ -274,7 +277,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The head of a stream: at most 250 items of one account, and what `dedup` has already settled of them."""
+    """The head of a stream: at most 250 items of one account, and what `dedup` has counted of them."""
 
     account: Account
     number: int

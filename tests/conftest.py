@@ -11,7 +11,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import fault_table
@@ -19,6 +20,11 @@ import psycopg
 import pytest
 import servers
 import tenants
+
+if TYPE_CHECKING:
+    from commands import Shell
+    from psycopg_pool import ConnectionPool
+    from world import World
 
 _OURS = ("IMPORT_PIPELINE_", "PG")
 
@@ -74,7 +80,7 @@ def postgres15() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """Name of a database that was migrated once for the whole session; nobody may connect to it."""
-    from import_pipeline.database.opening import migrations
+    from import_pipeline.database import migrations
 
     url = servers.create_database(server_url)
     with psycopg.connect(url) as conn:
@@ -105,6 +111,38 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database_url) as connection:
         yield connection
         connection.rollback()
+
+
+@pytest.fixture(scope="module")
+def pool(server_url: str, template: str) -> Iterator[ConnectionPool[Any]]:
+    """Connections to one migrated database for a whole file, each of whose tests has users of its own in it."""
+    from psycopg_pool import ConnectionPool
+
+    from import_pipeline.database.connections import connection_settings
+
+    url = servers.create_database(server_url, template=template)
+    with ConnectionPool(url, kwargs=connection_settings(), min_size=1, max_size=12, open=True) as pool:
+        yield pool
+    servers.drop_database(server_url, url)
+
+
+@pytest.fixture
+def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> Iterator[World]:
+    """What whole import jobs need; see `tests/world.py`."""
+    import dagster as dg
+    from world import World
+
+    conn.autocommit = True
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield World(conn, database_url, tmp_path / "staging", instance)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs commands in this process."""
+    from commands import Shell
+
+    return Shell(monkeypatch, capsys)
 
 
 class MakeUser(Protocol):

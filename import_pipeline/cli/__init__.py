@@ -30,7 +30,7 @@ from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError,
 
 
 class _InOrder(click.Group):
-    """Lists the commands in the order in which a person meets them."""
+    """Lists the commands in the order in which people need them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -58,7 +58,7 @@ for command in chain(*_COMMANDS):
 def main() -> None:
     """Run a command and leave with its exit code."""
     _open_missing_streams()
-    # A script's background jobs ignore Ctrl-C from their start; whoever sends us the signal means it all the same.
+    # A script's background jobs ignore Ctrl-C from their start; a signal that is sent to us is meant all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Why no connection comes is told once, by the error that ends the command, and not at every attempt.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -108,7 +108,7 @@ def _tell_of_database(error: Exception) -> str | None:
 
 
 def _open_missing_streams() -> None:
-    """Give the process the three streams it was started without, lest a file that is opened later takes their place."""
+    """Open the standard streams that the process lacks, so that no file opened later gets their numbers."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -20,6 +20,7 @@ from import_pipeline.errors import (
     ItemError,
     SourceUnavailableError,
     class_of,
+    passes,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def connect(
     user: str | None,
     as_json: bool,
 ) -> None:
-    """Connect a source: check a credential with it and keep it, encrypted.
+    """Connect a source: check a credential with it and store it, encrypted.
 
     Keys and secrets are never arguments. Each is taken from IMPORT_PIPELINE_<SOURCE>_<FIELD> (API_KEY, CLIENT_ID,
-    CLIENT_SECRET, REFRESH_TOKEN, ACCOUNT_ID), else from standard input (a JSON object, `name=value` lines, or the one
-    value that is missing), else you are asked. ADDRESS says what to import where a credential alone does not.
+    CLIENT_SECRET, REFRESH_TOKEN, ACCOUNT_ID), or from standard input (a JSON object, `name=value` lines, or the one
+    value that is missing); otherwise you are asked. ADDRESS says what to import, for sources that need it.
     """
     from import_pipeline.cli.credential_input import find_kinds, read_credential
     from import_pipeline.providers.keys import Secrets, open_key_ring
@@ -166,13 +167,13 @@ def _require_credentials(source: str) -> Connector:
 
     connector = get_connector(source)
     if not connector.authenticates_by:
-        command = "upload PATH" if connector.options_are_personal else f"sync {source}"
+        command = f"sync {source}" if connector.is_polled else "upload PATH"
         raise ConfigurationError(f"{connector.title} needs no credential; use `import-pipeline {command}`.")
     return connector
 
 
 def _earlier_options(conn: Any, user_id: UUID, connector: Connector) -> JsonObject:
-    """Return what the account names already, for who only renews a credential."""
+    """Return what the account names already, for when only the credential is renewed."""
     from import_pipeline.library.accounts import find_account
     from import_pipeline.providers.credentials import find_options
 
@@ -263,7 +264,7 @@ def _store_checked(
 def _as_told(connector: Connector, error: ImportPipelineError) -> ImportPipelineError:
     """Return a failed check as the person is told it, with the exit code of its class."""
     message = _CONNECT_AGAIN.sub("", str(error))
-    if class_of(error) in ("rate", "transient"):
+    if passes(class_of(error)):
         return SourceUnavailableError(f"{message} Nothing was changed; try again later.")
     if isinstance(error, ItemError):
         return ConfigurationError(f"{connector.title} does not accept this. {message} Nothing was changed.")

@@ -53,7 +53,7 @@ class Guard:
         origins: The hosts that may be named, and the origin of each.
         sign_in: Links and sessions.
         cookie: The name of the session's cookie: of its own for every port, since cookies know none.
-        everybody: The role of who has no session, if he may enter all the same.
+        everybody: The role of people without a session, if they may enter all the same.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     """Import transcripts from files and folders (recursive), each exactly once.
 
     Formats: .vtt, .srt, .txt, .json and .docx as Zoom, Teams, Meet, Fathom, Otter and Whisper write them. A file that
-    is still being written is left alone, a renamed copy is not imported twice. What lies in a drop folder is read as
-    there: without following links, and only in the folder of the user.
+    is still being written is left alone, a renamed copy is not imported twice. Files in a drop
+    folder are read by its rules: without following links, and only from the folder of the user.
     """
     from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload import FileUpload
@@ -55,7 +55,7 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     from import_pipeline.providers.credentials import find_options
 
     connector = get_connector(source)
-    if connector.options_are_personal:
+    if not connector.is_polled:
         raise ConfigurationError(f"{connector.title} has nothing to look for by itself; use `import-pipeline upload`.")
     with open_session(user) as (database, conn, user_id):
         if not connector.authenticates_by:
@@ -90,7 +90,7 @@ class _Month(click.ParamType):  # type: ignore[type-arg] # generic only in newer
 @click.command()
 @click.argument("source")
 @click.option("--from", "first", type=_Month(), help="The earliest month. [default: where the source's history begins]")
-@click.option("--to", "last", type=_Month(), help="The latest month. [default: the present one]")
+@click.option("--to", "last", type=_Month(), help="The latest month. [default: this month]")
 @click.option(
     "--user",
     "users",
@@ -98,7 +98,7 @@ class _Month(click.ParamType):  # type: ignore[type-arg] # generic only in newer
     multiple=True,
     envvar="IMPORT_PIPELINE_USER",
     show_envvar=True,
-    help="Whose calls; may be repeated. [default: every active account]",
+    help="The user; may be repeated. [default: every active account]",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before beginning.")
 @json_option
@@ -108,7 +108,7 @@ def backfill(
     """Import months of history from a source, the newest first.
 
     Shows what it would do and asks. Each month is a run of its own; imports of what is new go on beside them and come
-    first. Repeated, it only lists what is done already. The UI launches the same from the page of the source's job:
+    first. Repeated, it lists all and imports the rest. The UI launches the same from the page of the source's job:
     Partitions, Launch backfill.
     """
     from import_pipeline.connectors.base import get_connector

@@ -1,4 +1,4 @@
-"""The commands of whoever runs it: `migrate`, `duplicates`, `dev`."""
+"""The commands for operators: `migrate`, `duplicates`, `dev`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from import_pipeline.cli.session import json_option
 from import_pipeline.errors import MigrationError
 
 if TYPE_CHECKING:
-    from import_pipeline.database.migration_plan import Change
+    from import_pipeline.database.migrations import Change
 
 
 @click.command()
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> None:
     """Bring the database to this version's schema.
 
-    Where a library was there before, it says first what it will do to it, and asks. Exits with 1 if somebody changed by
-    hand what migrations had made: that is told, and not repaired.
+    If the database holds a library already, it first lists all changes and asks. Exits with 1 if somebody changed by
+    hand what migrations made; it reports that and repairs nothing.
     """
     from import_pipeline.database import migrations
-    from import_pipeline.database.migration_plan import find_changes
+    from import_pipeline.database.migrations import find_changes
     from import_pipeline.database.opening import Database, database_url
 
     if export_to is not None:
@@ -51,7 +51,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         if not check and migrations.find_pending(conn):
             _require_agreement(find_changes(conn), yes)
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
-        makes_login = not database.is_embedded and any("create_import_login" in name for name in applied)
+        makes_login = not database.is_embedded and any("create_roles" in name for name in applied)
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
     drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]
@@ -107,7 +107,7 @@ def _advise_login() -> None:
 def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
     """Show calls that a bank holds more than once, from an older importer, and merge them.
 
-    Migrations stop at such calls. What a user has in several banks are copies of his, and stay.
+    Migrations stop at such calls. Copies that a user has in several banks stay.
     """
     from dataclasses import asdict
 
@@ -172,17 +172,17 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Where the UI listens.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="The port of the UI.")
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="On which address of this machine; 0.0.0.0 means all, for colleagues on the network.",
+    help="The address to listen on; 0.0.0.0 means all, for colleagues on the network.",
 )
 @click.option("--no-browser", is_flag=True, help="Only print the link.")
 @click.option("--link", is_flag=True, help="Print a new link to the UI that is open in another terminal, and end.")
-@click.option("--viewer", is_flag=True, help="Print a link for colleagues: they look and change nothing, for a day.")
+@click.option("--viewer", is_flag=True, help="Print a read-only link for colleagues, valid for a day.")
 @click.option("--no-sign-in", is_flag=True, help="Ask nobody to sign in: only for a machine without other users.")
 def dev(port: int, host: str, no_browser: bool, link: bool, viewer: bool, no_sign_in: bool) -> None:
     """Open the UI: Dagster's webserver and daemon on this library, until Ctrl-C.

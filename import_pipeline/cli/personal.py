@@ -57,14 +57,14 @@ def export(user: str | None, output: Path | None) -> None:
 
 
 @click.command()
-@click.option("--user", metavar="EMAIL", required=True, help="Whose calls. Must be named; there is no default.")
+@click.option("--user", metavar="EMAIL", required=True, help="The user; there is no default.")
 @click.option("--yes", is_flag=True, help="Do not ask before erasing.")
 @json_option
 def erase(user: str, yes: bool, as_json: bool) -> None:
     """Erase everything of one user.
 
     Calls with their transcripts, ledger, accounts, credentials, staged files, and the runs of Dagster that name them.
-    It cannot be undone; `export` writes it out first. A user of your own application stays in it, on the embedded
+    It cannot be undone; run `export` first to keep a copy. A user of your own application stays in it, on the embedded
     database the user goes too. Files that were imported are not touched.
     """
     from import_pipeline.database.opening import open_database
@@ -83,7 +83,7 @@ def erase(user: str, yes: bool, as_json: bool) -> None:
     _print_rows(erased.rows)
     say(f"Erased, with {plural(runs, 'run')} of Dagster and what {plural(staged, 'run')} had staged.")
     if not erased.is_user_gone:
-        say("The user and his bank belong to your application and are still there.")
+        say("The user and their bank belong to your application and are still there.")
     say("Overviews in Dagster's history that name the user go with the nightly clean-up; backups and files are yours.")
 
 

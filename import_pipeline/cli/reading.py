@@ -52,7 +52,7 @@ def status(user: str | None, as_json: bool) -> None:
         connector = connectors.get(row["source_app"])
         has_credential = row.pop("has_credential")
         row["is_connected"] = has_credential if connector and connector.authenticates_by else None
-        if connector is None or connector.options_are_personal or row["is_connected"] is False:
+        if connector is None or not connector.is_polled or row["is_connected"] is False:
             row["next_sync_at"] = None  # nothing but a person brings it about
     if as_json:
         print_json(rows)
@@ -88,7 +88,7 @@ def status(user: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many.")
 @user_option
 @json_option
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 What they need to find each other is made here: a private folder with the socket of the code server, and a workspace
 that names it, so that no other user of the machine reaches our code. When one of them ends by itself, or somebody kills
-it, it alone is started again; runs are processes of their own (`run_launcher`) and go on meanwhile. Which database they
+it, it alone is started again; runs are processes of their own (`run_launcher`) and go on. Which database they
 use, who may enter, and how long they are wanted belongs to `serving`.
 """
 
@@ -31,7 +31,7 @@ from import_pipeline.errors import ImportPipelineError
 LOCATION = "import_pipeline.definitions"
 """What the UI calls our code; the commands tag their runs with it."""
 
-# Dagster's own warnings, such as the advice to use another command, say nothing to who runs this one.
+# Dagster's own warnings, such as the advice to use another command, mean nothing to people who run this one.
 _PYTHON = (sys.executable, "-W", "ignore", "-m")
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 0.2
@@ -149,7 +149,7 @@ class Services:
         folder: A private folder with a short path.
         address: Where the webserver listens.
         desk: The folder of `sign_in`.
-        everybody: The role of who did not sign in, if he may enter.
+        everybody: The role of people who did not sign in, if they may enter.
     """
 
     def __init__(self, folder: Path, address: Address, desk: Path, everybody: str | None) -> None:

@@ -54,7 +54,7 @@ def serve(host: str, port: int, *, asks: bool, opens_browser: bool, invites: boo
     address.require_free()
     if not asks and not address.is_loopback:
         raise ConfigurationError(
-            f"Without sign-in whoever reaches {host} may do everything. Leave out --no-sign-in, or --host."
+            f"Without sign-in everybody who reaches {host} may do everything. Leave out --no-sign-in, or --host."
         )
     if not asks:
         say("No sign-in: every user of this machine may start runs, and a run reads your files. Be alone on it.")
@@ -90,7 +90,7 @@ def _welcome(address: Address, desk: SignIn, *, asks: bool, opens_browser: bool,
     """Let the operator in: a link in the terminal, and the browser."""
     if not address.is_loopback and not address.url.startswith("https:"):
         say(
-            "What is sent over http can be read on its way, the cookie of your session too: whoever has that is you. "
+            "What is sent over http can be read on its way, the cookie of your session too: anybody who has it is you. "
             "Put a proxy with TLS before it, and its address into IMPORT_PIPELINE_UI_URL."
         )
     if not asks:

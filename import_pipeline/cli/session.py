@@ -25,7 +25,7 @@ user_option = click.option(
     metavar="EMAIL",
     envvar="IMPORT_PIPELINE_USER",
     show_envvar=True,
-    help="Whose calls. On the embedded database the default is you, created on first use.",
+    help="The user. On the embedded database the default is you, created on first use.",
 )
 INTERRUPTED = 130
 """Exit code of a command that a person broke off."""
@@ -39,7 +39,7 @@ def open_session(
 ) -> Iterator[tuple[Database, psycopg.Connection[Any], UUID]]:
     """Open the database, ready to work with, and find the user.
 
-    On the embedded database whoever is at the keyboard is created on first use; anybody else only by a command that
+    On the embedded database the person at the keyboard is created on first use; anybody else only by a command that
     imports, so that a mistyped address is told and not obeyed.
 
     Raises:
@@ -76,7 +76,7 @@ def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str
 
 
 def default_user() -> str:
-    """Return the address of the person at the keyboard, for a library that only he uses."""
+    """Return the address of the person at the keyboard, for a library that only they use."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # an account without a name, in some containers

@@ -1,7 +1,7 @@
 """Who may enter the UI: links that let a browser in, and the sessions they begin.
 
-Both rest on a folder in the home that only its owner can enter, made anew each time the UI is opened: whoever may read
-it is the operator, in another terminal too, and every link and session ends with the UI. A webserver that is started
+Both rest on a folder in the home that only its owner can enter, made anew each time the UI is opened: anybody who may
+read it is the operator, in another terminal too. Every link and session ends with the UI. A webserver that is started
 again in between finds it as it was, so nobody is signed out. Nothing here passes through an argument or an environment.
 """
 

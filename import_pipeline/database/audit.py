@@ -30,7 +30,7 @@ RULES: dict[str, str] = {
     ),
     "creatable-schemas": "In these schemas everybody may plant functions and operators.",
     "private-schema": "Only import_worker may use the schema import_pipeline: it holds the credentials.",
-    "foreign-owners": "Who owns these can change what our policies and functions trust.",
+    "foreign-owners": "The owners of these can change what our policies and functions trust.",
     "foreign-triggers": "These run code of others in the importer's sessions, or let others have it run there.",
     "worker-role": "The role import_worker must be bound by every policy.",
     "login-role": "The importer's login import_login must be able to become import_worker, and nothing else.",

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import generators
 
+from import_pipeline.database.sql import query
+
 CONNECT_TIMEOUT_SECONDS = 15
 LONGEST_STATEMENT_SECONDS = 300.0
 """How long the importer waits for a statement."""
@@ -175,6 +177,11 @@ def without_limit(conn: psycopg.Connection[Any]) -> Iterator[None]:
         yield
     finally:
         conn.longest_statement_seconds = limit
+
+
+def set_locally(conn: psycopg.Connection[Any], **settings: str) -> None:
+    """Change settings of the session until the end of the transaction."""
+    conn.execute(query("set_locally"), {"names": list(settings), "values": list(settings.values())})
 
 
 def connection_settings() -> dict[str, Any]:

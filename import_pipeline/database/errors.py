@@ -1,6 +1,6 @@
 """What an error of PostgreSQL means: whether the database is in trouble or one row is, and in words for people.
 
-Judged by SQLSTATE and by who raised it, which no language setting changes. A trigger, policy or constraint of the
+Judged by SQLSTATE and by its origin, which no language setting changes. A trigger, policy or constraint of the
 owner's may raise any SQLSTATE, and quote in its message whatever it was given: that is told as what it is, an answer
 about one row, and its own words go where only the row's owner reads. Nothing here asks the database, and DETAIL and
 CONTEXT, which quote rows, are left out everywhere.
@@ -13,7 +13,7 @@ import re
 import psycopg
 
 from import_pipeline.database.connections import SilentServerError
-from import_pipeline.errors import ErrorClass, ImportPipelineError
+from import_pipeline.errors import ErrorClass, ImportPipelineError, one_line
 
 _TROUBLE = ("08", "25", "40", "53", "55", "57", "58", "XX")
 """Classes of errors that have nothing to do with the row in hand: the same row passes once the trouble is over."""
@@ -85,12 +85,12 @@ def classify(error: BaseException) -> ErrorClass:
 def explain_refusal(error: BaseException) -> str:
     """Say why the database refused a row, with the words of a function that refused it, which may quote the row.
 
-    Only for who may read the row: the ledger and the caller. For events, logs and alerts: `without_own_words`.
+    Only for readers of the row: the ledger and the caller. For events, logs and alerts: `without_own_words`.
     """
     told = describe_database_error(error)
     if not _is_from_a_function(error) or is_trouble(error):
         return told
-    return f"{told}{_OWN_WORDS}{_one_line(error.diag.message_primary or '')}"  # type: ignore[attr-defined]
+    return f"{told}{_OWN_WORDS}{one_line(error.diag.message_primary or '', _LONGEST_WORDS)}"  # type: ignore[attr-defined]
 
 
 def without_own_words(text: str) -> str:
@@ -126,8 +126,3 @@ def _function_of(error: psycopg.Error) -> str:
     """Name the function that was called first: the last line of CONTEXT, which nothing that it runs can forge."""
     found = _CALLED.search((error.diag.context or "").rpartition("\n")[2])
     return f"function {found[1]}" if found else "a function"
-
-
-def _one_line(words: str) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in words).split())
-    return text if len(text) <= _LONGEST_WORDS else f"{text[:_LONGEST_WORDS]}…"

@@ -41,7 +41,7 @@ class Database(AbstractContextManager["Database"]):
 
     Attributes:
         url: The importer's address.
-        owner_url: The owner's: on a server of the owner's what `IMPORT_PIPELINE_MIGRATION_URL` names, else the same.
+        owner_url: The owner's: on a server of the owner's what `IMPORT_PIPELINE_MIGRATION_URL` names, or the same.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -68,14 +68,14 @@ class Database(AbstractContextManager["Database"]):
         return _connect(self.url, "DATABASE_URL")
 
     def connect_as_owner(self) -> BoundedConnection:
-        """Open a connection of the owner's; else as `connect`."""
+        """Open a connection of the owner's; otherwise like `connect`."""
         return _connect(self.owner_url, "DATABASE_URL" if self.owner_url == self.url else OWNER_URL)
 
     def require_migrated(self) -> None:
         """Bring the embedded database up to date; refuse to work on any other that is not.
 
         Raises:
-            PendingMigrationsError: A database of the owner's lacks migrations; only he decides when they run.
+            PendingMigrationsError: A database of the owner's lacks migrations; only the owner decides when they run.
             MigrationError: The embedded one could not be migrated.
         """
         with self.connect_as_owner() if self.is_embedded else self.connect() as conn:
@@ -108,7 +108,7 @@ class Database(AbstractContextManager["Database"]):
 
 @contextmanager
 def open_database(url: str | None = None) -> Iterator[Database]:
-    """Open the database of `DATABASE_URL` (or `url`), else the embedded one, ready to be worked with.
+    """Open the database of `DATABASE_URL` (or `url`), or the embedded one, ready to be worked with.
 
     Raises:
         DatabaseUnavailableError: It could not be reached or started.

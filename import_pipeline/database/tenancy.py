@@ -38,7 +38,7 @@ class _Session(NamedTuple):
 
 WORKER_ROLE = "import_worker"
 ACCOUNT_LOCK_SECONDS = 1.0
-"""How long to wait for rows that a user may lock for as long as he likes: that of his account, and his progress."""
+"""How long to wait for rows that users may lock for any time: that of their account, and their progress."""
 
 
 _sessions: WeakKeyDictionary[psycopg.Connection[Any], _Session] = WeakKeyDictionary()
@@ -51,13 +51,13 @@ def acting_as(
     """Run a transaction as `import_worker` in the name of one user (None: in nobody's name).
 
     Inside a transaction of the caller's it is a savepoint, and the caller's role and claims are put back at the end.
-    Where strangers may create objects in a schema of the search_path, that path is empty meanwhile.
+    Where strangers may create objects in a schema of the search_path, that path is empty in the block.
 
     Args:
         conn: A connection.
         user_id: In whose name.
         lock_seconds: How long to wait for what another session has locked, then `psycopg.errors.LockNotAvailable` is
-            raised: see `ACCOUNT_LOCK_SECONDS`. Within a transaction of the caller's it is for him to say.
+            raised: see `ACCOUNT_LOCK_SECONDS`. In a transaction of the caller's, the caller decides.
 
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
@@ -83,7 +83,7 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
         with conn.cursor(row_factory=dict_row) as cursor:
             before = cursor.execute(query("find_actor")).fetchone()
         with _explaining_refusals(conn):
-            # In a transaction of the caller's own it is for him to say how long the server waits for us or for others.
+            # In a transaction of the caller's own, the caller decides how long the server waits.
             _act(conn, _settings(conn, user_id) | _AS_IT_IS).fetchone()
         yield
         # After an error the savepoint's rollback restores all of it by itself.

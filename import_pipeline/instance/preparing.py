@@ -29,7 +29,7 @@ def prepare_instance(database: Database) -> Path:
     """Make the instance usable for this process and its children: `DAGSTER_HOME`, `dagster.yaml`, storage address.
 
     Dagster's storage is a database of its own on the embedded server. On a server of the owner's nothing is created
-    unasked: there `IMPORT_PIPELINE_DAGSTER_URL` names a database for it, else files in the instance's folder serve.
+    unasked: there `IMPORT_PIPELINE_DAGSTER_URL` names a database for it; or files in the instance's folder serve.
 
     Returns:
         The instance's folder.

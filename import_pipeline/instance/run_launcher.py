@@ -1,9 +1,9 @@
 """Every run of `import-pipeline dev` is a process of its own, which anybody on this machine finds again by its run.
 
 Dagster's default launcher leaves runs to the code server, which knows only the processes that it started itself, and
-stops looking after them when the database was away for a moment; then a killed run shows as working for ever. Here a
-process carries its run in its command line, so whoever asks finds it or knows that it is gone, also after the daemon
-or everything else was killed. Dagster's run monitoring asks, and resumes a run whose process is gone in a new one:
+stops looking after them when the database was away for a moment; then a killed run keeps showing as working. Here a
+process carries its run in its command line, so anybody finds it or knows that it is gone, also after the daemon or
+everything else was killed. Dagster's run monitoring asks, and resumes a run whose process is gone in a new one:
 the same run goes through its stages again, and what it had imported is passed over.
 
 Not here: commands that run a job in their own process; `defs/sensors/ended_runs.py` looks after those.

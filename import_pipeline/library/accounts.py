@@ -43,7 +43,7 @@ def find_user(conn: _Connection, user: str) -> UUID:
     except ValueError:
         pass
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute("select import_pipeline.find_user(%s)", (user,)).fetchone()
+        row = cursor.execute(query("find_user"), {"email": user}).fetchone()
     if row is None or row[0] is None:
         raise UnknownUserError(f"No user has the e-mail address {user!r} in this database.")
     found: UUID = row[0]
@@ -62,7 +62,7 @@ def create_user(conn: _Connection, email: str) -> UUID:
     """
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         # Two first commands at once must not make two users of one address.
-        cursor.execute("select pg_advisory_xact_lock(hashtextextended('import_pipeline.create_user', 0))")
+        cursor.execute(query("lock_new_users"))
         try:
             return find_user(conn, email)
         except UnknownUserError:

@@ -64,6 +64,6 @@ class Destinations:
                 raise BankError(f"The vault {vault_id} is not in the bank {bank}.")
             raise BankError(
                 f"The user {self.user_id} may not put recordings into the vault {vault_id}: that takes the role "
-                "vault_owner, vault_admin, manager or member there. Name another vault, or none for his own."
+                "vault_owner, vault_admin, manager or member there. Name another vault, or none for their own."
             )
         return bank, vault

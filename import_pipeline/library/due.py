@@ -1,7 +1,7 @@
 """Which accounts are due for a run, asking for one, and noting what came of it: the table `import_pipeline.polls`.
 
 An account is due when its source's interval has passed since its last good run, when an item of it that waits or failed
-is to be tried again, or when it was connected just now. Whoever asks for runs notes it here first, so that a run that
+is to be tried again, or when it was connected just now. Every request for a run is noted here first, so that a run that
 fails, crashes or never starts is asked for again after a pause that grows. Times are the database's. No Dagster here.
 """
 
@@ -106,14 +106,14 @@ def request_runs(
         "limit": most * size,
     }
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        # Nobody who has no right to this table can hold the lock, and who notes the end of a run need not wait for it.
-        cursor.execute("lock table import_pipeline.polls in share update exclusive mode")
+        # Nobody who has no right to this table can hold the lock, and runs that end need not wait for it.
+        cursor.execute(query("lock_polls"))
         rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
         counts = DueCounts(*rows[0][:4])
         groups = group_accounts([DueAccount(*row[4:]) for row in rows if row[4]], size)[:most]
         noted = note_requests(conn, [account.id for group in groups for account in group])
         groups = [kept for group in groups if (kept := [account for account in group if account.id in noted])]
-        (now,) = cursor.execute("select now()").fetchone()  # type: ignore[misc]
+        (now,) = cursor.execute(query("find_transaction_time")).fetchone()  # type: ignore[misc]
     requests = [
         Request(_key(source_app, now, group), [account.user_id for account in group], group[0].is_new)
         for group in groups
@@ -136,7 +136,7 @@ def note_requests(conn: psycopg.Connection[Any], account_ids: Sequence[UUID]) ->
 
 
 def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAccount]]:
-    """Put accounts into groups of at most `size`, keeping their order: each group begins with its longest due one.
+    """Put accounts into groups of at most `size`, keeping their order: each starts with its longest due account.
 
     Those that were never imported stay among themselves, because their histories take long; so do those that had a
     problem, so that the runs of the others are green. Those whose run broke off come in groups that halve every time,

@@ -1,7 +1,7 @@
 """Finds and merges calls that a bank holds more than once, because an older importer stored them so.
 
 Only for the owner of the tables, and only when asked: migrations stop at duplicates and name the command. A call that a
-user has in several banks is none: he copied it. What import_pipeline imports, the unique index keeps from coming twice.
+user has in several banks is a copy of theirs and no duplicate. The unique index keeps our imports from coming twice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.rows import scalar_row, tuple_row
 
-from import_pipeline.database.connections import without_limit
-from import_pipeline.database.sql import query
+from import_pipeline.database.connections import set_locally, without_limit
+from import_pipeline.database.sql import query, template
 from import_pipeline.database.tenancy import shut_path
 from import_pipeline.errors import MigrationError
 
@@ -83,13 +83,12 @@ def merge_duplicates(conn: Connection, *, lock_timeout_seconds: float = 10) -> M
         raise MigrationError("Merging needs a connection without open transaction: commit or roll back first.")
     try:
         with without_limit(conn), conn.transaction():
-            conn.execute("set transaction isolation level read committed")
-            conn.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_seconds}s"])
-            conn.execute("set local statement_timeout = 0")
+            conn.execute(query("read_committed"))
+            set_locally(conn, lock_timeout=f"{lock_timeout_seconds}s", statement_timeout="0")
             if not _has_recordings(conn):
                 return MergeSummary()
-            # Writers wait, readers do not; nobody adds another copy or refers to one meanwhile.
-            conn.execute("lock table public.recordings, public.vault_entries in share row exclusive mode")
+            # Writers wait, readers do not; nobody adds another copy or refers to one.
+            conn.execute(query("lock_recordings"))
             return _merge(conn, find_duplicates(conn))
     except psycopg.errors.LockNotAvailable as error:
         raise MigrationError(
@@ -106,25 +105,16 @@ def _merge(conn: Connection, groups: Sequence[DuplicateGroup]) -> MergeSummary:
     conn.execute(query("fold_duplicate_entries"), values)
     dropped = conn.execute(query("drop_duplicate_entries"), values).rowcount
     moved = _move_references(conn, values)
-    deleted = conn.execute("delete from public.recordings where id = any(%(copy_ids)s)", values).rowcount
+    deleted = conn.execute(query("delete_copies"), values).rowcount
     return MergeSummary(len(groups), deleted, dropped, moved)
 
 
 def _fill_gaps(conn: Connection, groups: Sequence[DuplicateGroup]) -> None:
     """Give rows to keep what only their copies have, whatever columns the owner's table has."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        columns = cursor.execute(
-            "select attname, atttypid in ('text'::regtype, 'varchar'::regtype), typcategory = 'A'"
-            " from pg_catalog.pg_attribute join pg_catalog.pg_type as t on t.oid = atttypid"
-            " where attrelid = 'public.recordings'::regclass and attnum > 0 and not attisdropped"
-            " and attgenerated = '' and attidentity = ''"
-        ).fetchall()
+        columns = cursor.execute(query("find_recording_columns")).fetchall()
     assignments = [
-        sql.SQL(
-            "{column} = case when {kept_knows} then m.{column} else coalesce("
-            "(select c.{column} from public.recordings as c where c.id = any(%(ids)s) and {copy_knows}"
-            " order by c.created_at, c.id limit 1), m.{column}) end"
-        ).format(
+        template("fill_gap").format(
             column=sql.Identifier(name),
             kept_knows=_is_known("m", name, is_text, is_array),
             copy_knows=_is_known("c", name, is_text, is_array),
@@ -132,9 +122,7 @@ def _fill_gaps(conn: Connection, groups: Sequence[DuplicateGroup]) -> None:
         for name, is_text, is_array in columns
         if name not in _KEPT_AS_IT_IS
     ]
-    statement = sql.SQL("update public.recordings as m set {} where m.id = %(kept)s").format(
-        sql.SQL(", ").join(assignments)
-    )
+    statement = template("fill_gaps").format(sql.SQL(", ").join(assignments))
     for group in groups:
         conn.execute(statement, {"ids": list(group.recording_ids), "kept": group.recording_ids[0]})
 
@@ -162,12 +150,7 @@ def _move_references(conn: Connection, values: dict[str, list[UUID]]) -> dict[st
         try:
             with conn.transaction():
                 count = conn.execute(
-                    sql.SQL(
-                        "update {0} as r set {1} = pair.kept_id"
-                        " from unnest(%(copy_ids)s::uuid[], %(kept_ids)s::uuid[]) as pair (copy_id, kept_id)"
-                        " where r.{1} = pair.copy_id"
-                    ).format(target, sql.Identifier(column)),
-                    values,
+                    template("move_references").format(table=target, column=sql.Identifier(column)), values
                 ).rowcount
         except psycopg.Error as error:
             raise MigrationError(
@@ -183,9 +166,9 @@ def _has_recordings(conn: Connection) -> bool:
     """Return whether the table exists, and make sure that all of it is seen, by nothing that a stranger planted."""
     shut_path(conn)
     with conn.cursor(row_factory=scalar_row) as cursor:
-        if cursor.execute("select to_regclass('public.recordings')").fetchone() is None:
+        if cursor.execute(query("find_recordings_table")).fetchone() is None:
             return False
-        if cursor.execute("select row_security_active('public.recordings')").fetchone():
+        if cursor.execute(query("hides_recordings")).fetchone():
             raise MigrationError(
                 "Row-level security hides recordings from this login: use the one that owns the tables."
             )

@@ -128,7 +128,7 @@ class SentOutcomes:
         """Count by what the ledger says; see `record_outcomes`."""
         if not self.keys:
             return Counts()
-        # No row: it is imported already, and this attempt came to less.
+        # No row: it is imported already, and this attempt failed or waits.
         now: dict[str, tuple[str, str | None]] = dict.fromkeys(self.keys, ("imported", None))
         now |= {key: (status, run) for key, status, run in self.cursor.fetchall()}
         imported = sum(1 for status, _ in now.values() if status == "imported")
@@ -144,7 +144,7 @@ class SentOutcomes:
 
 
 def count_run(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> Counts:
-    """Count what a run has settled for an account, without what it skipped."""
+    """Count what a run did for an account, without what it skipped."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("count_run_items"), {"user_id": user_id, "source_app": source_app, "run_id": run_id})
         found: dict[str, int] = dict(cursor.fetchall())

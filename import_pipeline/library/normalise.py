@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from import_pipeline.errors import InvalidRecordError
-from import_pipeline.records import ConnectorRecord, JsonObject, ListedItem, StorableRecord
+from import_pipeline.records import EXTERNAL_ID_LIMIT_BYTES, ConnectorRecord, JsonObject, ListedItem, StorableRecord
 from import_pipeline.transcripts.text import clean_text
 
-EXTERNAL_ID_LIMIT_BYTES = 512
 LONGEST_TITLE = 1_000
 """Characters; more are cut off, and noted where it is imported. Titles stand in indexes, tables and messages."""
 LONGEST_LOCATION = 16_000

@@ -16,7 +16,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import scalar_row, tuple_row
 
-from import_pipeline.database.sql import query
+from import_pipeline.database.connections import set_locally
+from import_pipeline.database.sql import query, template
 from import_pipeline.database.tenancy import acting_as, shut_path
 from import_pipeline.errors import ErasureError, UnknownUserError
 from import_pipeline.library.leases import is_process_gone
@@ -32,7 +33,7 @@ class _Kept:
     Attributes:
         schema: Of the table.
         name: Of the table.
-        condition: Which rows are about the user.
+        condition: The query that says which rows are about the user.
         hidden: Columns that are not written out.
     """
 
@@ -42,22 +43,18 @@ class _Kept:
     hidden: tuple[str, ...] = ()
 
 
-_OF_THE_USER = "user_id = %(user_id)s"
-_OF_HIS_ACCOUNTS = "account_id in (select id from public.import_sources where user_id = %(user_id)s)"
-_OF_HIS_RECORDINGS = "recording_id in (select id from public.recordings where owner_user_id = %(user_id)s)"
-
 # In the order in which they are erased: a run that still worked would meet the lack of its account first.
 _TABLES = (
-    _Kept("import_pipeline", "credentials", _OF_HIS_ACCOUNTS, hidden=("secret",)),
-    _Kept("import_pipeline", "leases", _OF_HIS_ACCOUNTS),
-    _Kept("import_pipeline", "rate_budgets", _OF_HIS_ACCOUNTS),
-    _Kept("import_pipeline", "polls", _OF_HIS_ACCOUNTS),
-    _Kept("import_pipeline", "dropped_files", _OF_HIS_ACCOUNTS),
-    _Kept("public", "import_sources", _OF_THE_USER),
-    _Kept("public", "sync_jobs", _OF_THE_USER),
-    _Kept("public", "import_items", _OF_THE_USER),
-    _Kept("public", "vault_entries", _OF_HIS_RECORDINGS),
-    _Kept("public", "recordings", "owner_user_id = %(user_id)s"),
+    _Kept("import_pipeline", "credentials", "of_accounts", hidden=("secret",)),
+    _Kept("import_pipeline", "leases", "of_accounts"),
+    _Kept("import_pipeline", "rate_budgets", "of_accounts"),
+    _Kept("import_pipeline", "polls", "of_accounts"),
+    _Kept("import_pipeline", "dropped_files", "of_accounts"),
+    _Kept("public", "import_sources", "of_user"),
+    _Kept("public", "sync_jobs", "of_user"),
+    _Kept("public", "import_items", "of_user"),
+    _Kept("public", "vault_entries", "of_recordings"),
+    _Kept("public", "recordings", "of_owner"),
 )
 
 
@@ -69,7 +66,7 @@ class Erased:
         rows: Table → number of rows.
         account_ids: The accounts the user had.
         run_ids: Root runs that worked for one of them.
-        is_user_gone: Whether the user and his personal bank are erased too.
+        is_user_gone: Whether the user and their personal bank are erased too.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -83,7 +80,7 @@ def count_rows(conn: _Connection, user_id: UUID) -> dict[str, int]:
     counts = {}
     with acting_as(conn, user_id), conn.cursor(row_factory=scalar_row) as cursor:
         for table in _TABLES:
-            cursor.execute(_statement("select count(*) from {}", table), {"user_id": user_id})
+            cursor.execute(_statement("count_rows", table), {"user_id": user_id})
             counts[table.name] = cursor.fetchone() or 0
     return counts
 
@@ -105,8 +102,8 @@ def export_rows(conn: _Connection, user_id: UUID) -> Iterator[tuple[str, str]]:
         UnknownUserError: There is no such user.
     """
     with conn.transaction():
-        conn.execute("set transaction isolation level repeatable read, read only")
-        conn.execute("set local timezone to 'UTC'")
+        conn.execute(query("read_one_moment"))
+        set_locally(conn, timezone="UTC")
         with acting_as(conn, user_id):
             with conn.cursor(row_factory=scalar_row) as cursor:
                 user = cursor.execute(query("export_user"), {"user_id": user_id}).fetchone()
@@ -127,7 +124,7 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
     Args:
         conn: A connection, within a transaction, of a login that may delete recordings and is not bound by policies.
         user_id: The user.
-        with_user: Also delete the user and the banks of which he was the only member; not for users that belong to
+        with_user: Also delete the user and the banks of which they were the only member; not for users of
             the owner's application.
 
     Raises:
@@ -137,8 +134,7 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
     values = {"user_id": user_id}
     try:
         with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute("set local statement_timeout = 0")
-            cursor.execute("set local lock_timeout = '10s'")
+            set_locally(conn, statement_timeout="0", lock_timeout="10s")
             shut_path(conn)
             _require_sight(conn)
             # From here on no run can take one of these accounts, and what `insert` has in hand is waited for.
@@ -151,11 +147,9 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
                     )
             runs = cursor.execute(query("find_runs_of_user"), values).fetchall()
             banks = cursor.execute(query("find_banks_of_user"), values).fetchall()
-            rows = {
-                table.name: cursor.execute(_statement("delete from {}", table), values).rowcount for table in _TABLES
-            }
+            rows = {table.name: cursor.execute(_statement("delete_rows", table), values).rowcount for table in _TABLES}
             if with_user:
-                cursor.execute("delete from auth.users where id = %(user_id)s", values)
+                cursor.execute(query("delete_user"), values)
                 cursor.execute(query("delete_deserted_banks"), {"bank_ids": [bank for (bank,) in banks]})
     except psycopg.errors.ForeignKeyViolation as error:
         raise ErasureError(
@@ -176,10 +170,11 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
     )
 
 
-def _statement(text: str, table: _Kept) -> sql.Composed:
+def _statement(name: str, table: _Kept, **parts: sql.Composable) -> sql.Composed:
     """Complete a statement about the rows of a table that are about the user."""
-    statement = sql.SQL(text).format(sql.Identifier(table.schema, table.name))
-    return statement + sql.SQL(" where " + table.condition)  # nosemgrep: statement-put-together - a constant of ours
+    return template(name).format(
+        table=sql.Identifier(table.schema, table.name), condition=template(table.condition), **parts
+    )
 
 
 def _export_statement(conn: _Connection, table: _Kept) -> sql.Composed:
@@ -187,9 +182,7 @@ def _export_statement(conn: _Connection, table: _Kept) -> sql.Composed:
     with conn.cursor(row_factory=scalar_row) as cursor:
         columns = cursor.execute(query("list_columns"), {"schema": table.schema, "name": table.name}).fetchall()
     chosen = sql.SQL(", ").join(sql.Identifier(column) for column in columns if column not in table.hidden)
-    return sql.SQL(
-        "select json_build_object('table', %(table)s::text, 'row', row_to_json(t))::text from (select {} from {}) as t"
-    ).format(chosen, _statement("{}", table))
+    return _statement("export_rows", table, columns=chosen)
 
 
 def _require_sight(conn: _Connection) -> None:
@@ -200,9 +193,7 @@ def _require_sight(conn: _Connection) -> None:
     """
     names = [f"{table.schema}.{table.name}" for table in _TABLES]
     with conn.cursor(row_factory=scalar_row) as cursor:
-        hidden = cursor.execute(
-            "select name from unnest(%s::text[]) as name where row_security_active(name)", (names,)
-        ).fetchall()
+        hidden = cursor.execute(query("find_hidden_tables"), {"names": names}).fetchall()
     if hidden:
         raise ErasureError(
             f"Row-level security hides rows of {', '.join(hidden)} from the login {conn.info.user!r}: use the one that "

@@ -20,6 +20,7 @@ from cryptography.fernet import Fernet
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from import_pipeline.database.connections import set_locally
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
@@ -30,6 +31,7 @@ from import_pipeline.errors import (
 )
 from import_pipeline.providers.authentication import ApiKey, Authentication
 from import_pipeline.providers.keys import KeyRing, Secrets, replace_keys
+from import_pipeline.providers.oauth import request_token
 from import_pipeline.providers.rate_budgets import Connect
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.records import JsonObject
@@ -37,10 +39,6 @@ from import_pipeline.records import JsonObject
 SECRET_FIELDS = ("api_key", "client_secret", "access_token", "refresh_token")
 _RENEWED_EARLY_SECONDS = 300.0
 _LOCK_SECONDS = 120
-_PATIENCE = (
-    f"select set_config('lock_timeout', '{_LOCK_SECONDS}s', true), set_config('statement_timeout', '0', true), "
-    "set_config('idle_in_transaction_session_timeout', '300s', true)"
-)
 
 
 def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
@@ -196,7 +194,7 @@ class StoredCredential:
             return self._present
 
     def _renew(self, refused: str | None) -> Secrets:
-        """Return a fresh access token: the one another thread or process has got meanwhile, or a new one."""
+        """Return a fresh access token: the one that another thread or process got in between, or a new one."""
         began_at = time.monotonic()
         with self._renewing:
             if self._present is not None and self._is_good(self._present, refused):
@@ -214,7 +212,12 @@ class StoredCredential:
         renewed: Secrets | None = None
         try:
             with self._cursor() as cursor:
-                cursor.execute(_PATIENCE)
+                set_locally(
+                    cursor.connection,
+                    lock_timeout=f"{_LOCK_SECONDS}s",
+                    statement_timeout="0",
+                    idle_in_transaction_session_timeout="300s",
+                )
                 stored = self._read(self._lock(cursor))
                 if self._is_good(stored, refused):
                     return stored
@@ -252,8 +255,6 @@ class StoredCredential:
         declared = self._declared[secrets.kind]
         if isinstance(declared, ApiKey):
             raise TypeError("A key cannot be renewed.")
-        from import_pipeline.providers.oauth import request_token  # loads oauthlib, for which only tokens are a reason
-
         token_url = source_url(self._source_app, declared.token_url, "TOKEN_URL")
         return request_token(self._title, declared, secrets.fields, token_url=token_url)
 

@@ -76,7 +76,7 @@ def get_object(value: Any, path: str) -> JsonObject:
 
 
 def peek(value: Any, path: str) -> Any:
-    """Return whatever is at a dotted path, None where there is nothing: for listings, which one item must not break."""
+    """Return whatever is at a dotted path, or None. For listings: one odd item must not break a page."""
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value

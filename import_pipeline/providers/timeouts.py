@@ -2,7 +2,7 @@
 
 Its timeouts begin anew with every byte that trickles in, and no other thread can end them. The sockets of a client are
 asked to give up when the deadline of the present thread has passed, or its patience was ended. Names are looked up here
-too, so that this is bounded as well, and whoever wants to can choose among the addresses before any is connected to.
+too, so that this is bounded as well, and a caller can choose among the addresses before any is connected to.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Allowance:
 
     Attributes:
         seconds: As given.
-        has_failed: For whoever uses it to note that something failed meanwhile.
-        is_over: Likewise, that it was too short.
+        has_failed: Noted by its user: something failed.
+        is_over: Noted by its user: it was too short.
     """
 
     def __init__(self, seconds: float, uncounted_seconds: float = 0.0) -> None:
@@ -83,7 +83,7 @@ class Patience:
         """Wait.
 
         Raises:
-            StoppedError: It was ended before or meanwhile.
+            StoppedError: It was ended, before the call or during it.
         """
         if self._ended.wait(seconds):
             raise StoppedError
@@ -93,13 +93,13 @@ class Patience:
         self.sleep(0)
 
     def end(self) -> None:
-        """Wake whoever waits."""
+        """Wake all that wait."""
         self._ended.set()
 
 
 @contextmanager
 def deadline(seconds: float, patience: Patience | None = None) -> Iterator[None]:
-    """Let whatever this thread does with a bounded client raise `httpx.TimeoutException` after so many seconds.
+    """Set a deadline for all requests of this thread; they raise `httpx.TimeoutException` after it.
 
     Args:
         seconds: From now on.
@@ -114,7 +114,7 @@ def deadline(seconds: float, patience: Patience | None = None) -> Iterator[None]
 
 
 def bound_total_time(client: httpx.Client, choose: Choose | None = None) -> None:
-    """Make a client heed `deadline`, through whatever proxy its environment demands.
+    """Make a client obey `deadline`, also through a proxy of the environment.
 
     Args:
         client: The client.

@@ -92,7 +92,7 @@ def fetch(
                 else:
                     is_complete = True
             except LeaseLostError as error:
-                batch.clear()  # whoever has the account now lists it too, and this run may write nothing for it
+                batch.clear()  # the run that has the account now lists it too, and this one may write nothing for it
                 problem, error_class = describe_problem(error), class_of(error)
             except (DatabaseUnavailableError, psycopg.Error):
                 raise  # which is not the source's fault

@@ -56,7 +56,7 @@ def _require_own_way(path: Path) -> None:
 
 
 def _open_to_others(status: os.stat_result) -> int:
-    """Return the bits of a mode that let others in; a group in which only its user is counts for him."""
+    """Return the bits of a mode that let others in; a group with one member counts as that user."""
     mode = stat.S_IMODE(status.st_mode) & 0o077
     return mode & 0o007 if _is_group_of_one(status.st_gid) else mode
 

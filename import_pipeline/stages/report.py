@@ -70,9 +70,9 @@ def report(
             listings,
             summaries,
             moves_cursor=not context.has_partition_key,
-            polling_interval=None if connector.options_are_personal else connector.polling_interval,
+            polling_interval=connector.polling_interval if connector.is_polled else None,
             gives_up_after=connector.transcript_deadline if connector.partitioned else None,
-            warns_of_silence=not connector.options_are_personal,
+            warns_of_silence=connector.is_polled,
         )
         # What failed comes first: the UI shows no more than the beginning until somebody asks for it.
         metadata = describe_failures(conn, summary) | describe(summary)
@@ -131,7 +131,7 @@ def close_accounts(
 
     The cursor of an account moves only when its listing was read to the end; by now everything in it is in the ledger.
     Such a listing reaches back to whatever is still open. What it does not bring any more, `gives_up_after` that long,
-    is failed for good: else every run would reach back to it for ever.
+    is failed for good. Otherwise every later run would reach back to it.
 
     With a `polling_interval` it is noted when the account is due again; None for a run of history, and where a person
     says each time what to import.
@@ -271,7 +271,7 @@ def describe(summary: ImportSummary) -> dict[str, Any]:
 
 
 def describe_failures(conn: psycopg.Connection[Any], summary: ImportSummary) -> dict[str, Any]:
-    """Return a table of the first failed items, with their reasons, for who looks at the run in the UI."""
+    """Return a table of the first failed items, with their reasons, for people who look at the run in the UI."""
     rows: list[dict[str, Any]] = []
     for account in summary.accounts:
         if account.counts.failed and len(rows) < _SHOWN_FAILURES:

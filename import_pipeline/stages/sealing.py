@@ -33,7 +33,7 @@ _KEY_FILE = "staging.key"
 def sealing_keys() -> list[bytes]:
     """Return the keys of this installation, of which the first seals and all open.
 
-    They are those of `IMPORT_PIPELINE_SECRET_KEY`, so that all workers of a deployment have them, else that of a file
+    They are those of `IMPORT_PIPELINE_SECRET_KEY`, so that all workers of a deployment have them, or that of a file
     of our own: with a new key for credentials, runs under way go on.
 
     Raises:

@@ -89,12 +89,12 @@ class StreamIOManager(dg.ConfigurableIOManager):
         """Remove all that a run staged; only once nobody will go on with it.
 
         Args:
-            run_id: The run, as a row says that its user may have written himself.
-            account_id: An account that the run must have opened; else it is somebody else's and stays.
+            run_id: The run, as named in a row that its user may have written.
+            account_id: An account that the run must have opened; otherwise it is another user's and stays.
         """
-        with suppress(StagedFileError):
-            if any(account.id == account_id for account in self.read_accounts(run_id) or []):
-                _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
+        folder = UPath(self.private_base()) / _file_name(run_id)
+        if _is_about(folder, [account_id]):
+            _remove_tree(folder)
 
     def remove_runs_of(self, account_ids: Collection[UUID], run_ids: Collection[str] = ()) -> int:
         """Remove all that the given runs staged, and what any other run staged for one of the accounts.
@@ -126,11 +126,6 @@ class StreamIOManager(dg.ConfigurableIOManager):
             require_private(Path(base.path))
         return self.resolve_base()
 
-    def read_accounts(self, run_id: str) -> list[Account] | None:
-        """Return the accounts that `connect` opened in a run, or None if it did not come so far."""
-        path = self._path((run_id, "connect", "result"))
-        return read_output(path) if path.exists() else None
-
     def _path(self, identifier: Iterable[str]) -> UPath:
         run_id, step, *output = [_file_name(part) for part in identifier]
         return UPath(self.private_base()) / run_id / step / f"{'.'.join(output)}.sealed"
@@ -155,7 +150,7 @@ def write_output(path: UPath, obj: Any) -> None:
             sealed.finish()
     except BaseException:
         if isinstance(obj, Stream) and isinstance(obj.items, Generator):
-            obj.items.close()  # else its threads would go on for as long as somebody remembers the error
+            obj.items.close()  # otherwise its threads go on for as long as somebody keeps the error
         with suppress(OSError):
             partial.unlink()
         raise
@@ -166,7 +161,7 @@ def read_output(path: UPath) -> Any:
     """Read one op output. The items of a stream are read, and its file stays open, while they are consumed.
 
     Raises:
-        StagedFileError: It is not as it was written here, for this place, by who has the keys; nothing of it is used.
+        StagedFileError: It is not as it was written here, for this place, with our keys; nothing of it is used.
     """
     with path.open("rb") as raw:
         SealedReader(raw, _place(path), sealing_keys()).verify()

@@ -27,7 +27,6 @@ from urllib.parse import quote
 
 import dagster as dg
 import pytest
-import servers
 from connectors.conformance import (
     CONNECTORS,
     FIXTURES,
@@ -49,7 +48,6 @@ from fakes.server import Request, Response
 from psycopg_pool import ConnectionPool
 
 from import_pipeline.connectors.base import Connector, check_declaration
-from import_pipeline.database.connections import connection_settings
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import HttpError
 from import_pipeline.records import Failed, Ignored, Ready, Waiting, Window
@@ -62,15 +60,6 @@ OAUTH = [target for target in REST if target.kind != "api-key"]
 WINDOWED = [target for target in REST if target.connector.partitioned]
 CLAMPED = [target for target in WINDOWED if target.source.clamps]
 FIXTURELESS = "tests/connectors/sources/{}.py is missing; see CONTRIBUTING"
-
-
-@pytest.fixture(scope="module")
-def pool(server_url: str, template: str) -> Iterator[ConnectionPool[Any]]:
-    """Connections to one database for this whole file: each test has users of its own in it."""
-    url = servers.create_database(server_url, template=template)
-    with ConnectionPool(url, kwargs=connection_settings(), min_size=1, max_size=12, open=True) as pool:
-        yield pool
-    servers.drop_database(server_url, url)
 
 
 @pytest.fixture

@@ -109,17 +109,6 @@ def test_a_late_transcript_waits_and_is_imported_when_it_comes_f31_f32(kind: str
         assert isinstance(outcomes[-1], Ready)
 
 
-def test_a_refusal_is_no_missing_transcript_f32() -> None:
-    with FathomServer(calls=1, months=0.03) as server, open_http(FATHOM, server.url, "oauth", SECRETS["oauth"]) as http:
-        account = make_account(FATHOM)
-        (item,) = list_all(FATHOM, http, account).values()
-        for status, error_class in (("403", "auth"), ("500", "transient")):
-            server.faults.always = {"/transcript": status}
-            outcome = attempt(FATHOM, http, account, item)
-            assert isinstance(outcome, Failed)
-            assert outcome.error_class == error_class
-
-
 def test_a_page_that_has_moved_on_costs_a_request_more_and_loses_nothing_f22() -> None:
     key = SECRETS["api-key"]
     with FathomServer(calls=12, months=0.9) as server, open_http(FATHOM, server.url, "api-key", key) as http:

@@ -408,14 +408,6 @@ def test_a_page_in_place_of_the_players_answer_is_never_no_captions_f33() -> Non
         assert outcome.error_class == "transient"
 
 
-def test_captions_that_come_later_are_imported_then_f31() -> None:
-    with YouTubeServer(calls=1, months=0.03) as server, open_youtube(server) as http:
-        server.calls[0].transcript_ready_after = 2
-        account = account_of(server)
-        kinds = [type(outcome) for _ in range(3) for outcome in import_all(YOUTUBE, http, account).values()]
-        assert kinds == [Waiting, Waiting, Ready]
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"snippet": {"title": 42}}, {"snippet": {"publishedAt": 7}}, {"snippet": {"channelId": []}},

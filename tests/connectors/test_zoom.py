@@ -166,22 +166,6 @@ def test_an_answer_for_another_span_is_no_listing_f18(begin: Any, end: Any) -> N
             list(ZOOM.list_items(make_account(ZOOM), window, http))
 
 
-def test_a_page_token_that_ran_out_begins_the_window_again_f19() -> None:
-    with ZoomServer(calls=310, months=0.5) as server, open_zoom(server) as http:
-        found = set()
-        for item in ZOOM.list_items(make_account(ZOOM), _last_days(20), http):
-            if not found:
-                server._page_tokens.clear()  # as after 15 minutes
-            found.add(item.external_id)
-        assert found == server.external_ids
-        assert [record.status for record in server.requests_of("list")].count(400) == 1
-
-
-def _last_days(days: float) -> Window:
-    now = datetime.now(UTC)
-    return Window(now - timedelta(days=days), now)
-
-
 # Meetings and their segments
 
 
@@ -238,14 +222,6 @@ def test_a_segment_that_never_gets_a_transcript_does_not_hold_back_the_others_f3
     with zoom(files, start_time=start.isoformat()) as site:
         record = record_of(outcome_of(site))
         assert record.source_metadata["segments_without_transcript"] == 1
-
-
-def test_a_transcript_that_appears_later_is_imported_then_f31() -> None:
-    with ZoomServer(calls=1, months=0.03) as server, open_zoom(server) as http:
-        server.calls[0].transcript_ready_after = 2
-        account = make_account(ZOOM)
-        kinds = [type(outcome) for _ in range(3) for outcome in import_all(ZOOM, http, account).values()]
-        assert kinds == [Waiting, Waiting, Ready]
 
 
 @pytest.mark.parametrize("text", ["WEBVTT", "WEBVTT\n\n", "WEBVTT\r\n\r\n1\r\n00:00:01.000 --> 00:00:02.000\r\n\r\n"])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 from connectors.conformance import REST, SECRET_KEY, Target, World, edit_listing, usual
 from fakes.server import Request, Response
 from hostile.attacks import SAMPLES, odd_fields, spoilt_bytes, spoilt_json
@@ -18,7 +17,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 
-from import_pipeline.database.opening import connection_settings
 from import_pipeline.library.normalise import LONGEST_TITLE
 
 NEIGHBOURS = 9
@@ -30,14 +28,6 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
-
-
-@pytest.fixture(scope="module")
-def pool(server_url: str, template: str) -> Iterator[ConnectionPool[Any]]:
-    url = servers.create_database(server_url, template=template)
-    with ConnectionPool(url, kwargs=connection_settings(), min_size=1, max_size=12, open=True) as pool:
-        yield pool
-    servers.drop_database(server_url, url)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,13 +94,13 @@ def library(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 def test_sources_of_any_name_and_number_spoil_no_overview(library: psycopg.Connection[Any]) -> None:
     counts = read_import_counts(library)
     months, undated = read_months(library, datetime(2020, 1, 1, tzinfo=UTC))
-    assert len(counts.frame.columns) <= 21
-    assert OTHER_SOURCES in counts.frame.columns
-    assert all(is_harmless(name) and len(name) <= 201 for name in (*counts.frame.columns, *months.columns))
-    described = assets._describe_counts(counts, counts.frame, {})
+    assert len(counts.columns) <= 21
+    assert OTHER_SOURCES in counts.columns
+    assert all(is_harmless(name) and len(name) <= 201 for name in (*counts.columns, *months.columns))
+    described = assets._describe_counts(counts, counts, {})
     assert cells_of(described["counts"].value)
     assert described["users"] == 1
-    assert described["dagster/row_count"] == int(counts.frame.to_numpy().sum())
+    assert described["dagster/row_count"] == int(counts.to_numpy().sum())
     assert cells_of(assets._describe_months(months, undated)["recordings per month"].value)
 
 
@@ -139,10 +138,7 @@ def test_what_is_listed_counts_for_the_size_of_its_batch() -> None:
 
 
 @pytest.fixture
-def shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str, tmp_path: Path
-) -> Shell:
-    shell = Shell(monkeypatch, capsys)
+def shell(shell: Shell, database_url: str, tmp_path: Path) -> Shell:
     shell.set(DATABASE_URL=database_url, IMPORT_PIPELINE_HOME=str(tmp_path), DAGSTER_HOME=str(tmp_path / "dagster"))
     return shell
 
@@ -207,13 +203,6 @@ def test_what_is_printable_is_harmless(text: str) -> None:
 
 
 # --- runs: events, logs, alerts -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> Iterator[World]:
-    conn.autocommit = True
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(conn, database_url, tmp_path / "staging", instance)
 
 
 @pytest.fixture

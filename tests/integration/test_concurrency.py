@@ -9,7 +9,6 @@ from collections import Counter
 from typing import Any
 
 import psycopg
-import pytest
 import tenants
 
 from import_pipeline import ConnectorRecord, insert_recordings, run_pipeline
@@ -107,12 +106,6 @@ def counts(conn: Connection) -> tuple[int, int, int]:
     ).fetchone()
     assert row is not None
     return tuple(row)  # type: ignore[return-value]
-
-
-@pytest.fixture
-def ana(conn: Connection) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn)
 
 
 def test_processes_that_import_the_same_calls_at_once_import_each_once(

@@ -48,21 +48,10 @@ def key() -> str:
 
 
 @pytest.fixture
-def ana(conn: psycopg.Connection[Any]) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn, EMAIL)
-
-
-@pytest.fixture
 def shell(
-    ana: tenants.User,
-    database_url: str,
-    key: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    shell: Shell, ana: tenants.User, database_url: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
-    shell = Shell(monkeypatch, capsys, {*SECRETS, key})
+    shell.unspeakable = {*SECRETS, key}
     shell.set(
         DATABASE_URL=database_url,
         IMPORT_PIPELINE_USER=ana.email,

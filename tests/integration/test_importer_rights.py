@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import attack
 import dagster as dg
@@ -20,12 +18,11 @@ from connectors.demo import Demo
 from cryptography.fernet import Fernet
 from fakes import FathomServer
 from psycopg import errors
-from psycopg.types.json import Jsonb
 from world import World, calls, summary_of
 
 from import_pipeline import ConnectorRecord, run_pipeline
+from import_pipeline.database import sql
 from import_pipeline.database.audit import find_findings
-from import_pipeline.database.opening import sql
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.definitions import build_defs
 from import_pipeline.library.due import request_runs
@@ -53,14 +50,8 @@ def login_url(conn: Connection, database_url: str) -> Iterator[str]:
 
 
 def test_every_command_that_imports_or_asks_works_with_it(
-    conn: Connection,
-    login_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ana: tenants.User, login_url: str, tmp_path: Path, shell: Shell
 ) -> None:
-    ana = tenants.make_user(conn, "ana@example.com")
-    shell = Shell(monkeypatch, capsys)
     shell.set(
         DATABASE_URL=login_url,
         IMPORT_PIPELINE_USER=ana.email,
@@ -235,22 +226,7 @@ def test_no_statement_of_the_product_depends_on_the_search_path(conn: Connection
         conn.execute("set search_path = ''")
 
 
-# -- Forged records ---------------------------------------------------------------------------------------------------
-
-
-def recording(owner: str, bank: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("audio_url", "video_url", "summary", "duration", "recording_end_time"))
-    row = nothing | {
-        "id": uuid4(),
-        "bank_id": id_of(bank),
-        "title": "Forged",
-        "full_transcript": SPEECH,
-        "source_app": "zoom",
-        "external_id": "forged",
-        "source_metadata": Jsonb({"external_id": "forged"}),
-        "recording_start_time": datetime(2026, 3, 2, tzinfo=UTC),
-    }
-    return sql.columns([row]) | {"owner_user_id": id_of(owner)}
+# -- Somebody without an account, and runs of somebody else ----------------------------------------------------------
 
 
 def item(user: str, source_app: str = "zoom", external_id: str = "forged", **values: Any) -> dict[str, Any]:
@@ -258,73 +234,6 @@ def item(user: str, source_app: str = "zoom", external_id: str = "forged", **val
     nothing = dict.fromkeys((*names, "http_status", "request_id", "run_id"))
     row = nothing | {"external_id": external_id, "status": "ignored", "attempts": 1} | values
     return sql.columns([row]) | {"user_id": id_of(user), "source_app": source_app}
-
-
-def job(user: str, account: str) -> dict[str, Any]:
-    account_id = str(id_of(account))
-    return {
-        "user_id": id_of(user),
-        "run_id": "run",
-        "account_id": account_id,
-        "metadata": Jsonb({"run_id": "run", "account_id": account_id}),
-    }
-
-
-def entry(name: str, vault: str) -> dict[str, Any]:
-    return sql.columns([{"recording_id": id_of(name), "vault_id": id_of(vault)}])
-
-
-FORGED: dict[str, tuple[str, dict[str, Any]]] = {
-    "foreign bank": ("insert_recordings", recording("ana", "Umbrella")),
-    "foreign owner in the bank they share": ("insert_recordings", recording("ben", "Acme")),
-    "foreign owner in his bank": ("insert_recordings", recording("eva", "eva's")),
-    "nobody's bank": ("insert_recordings", recording("ana", "no such bank")),
-    "foreign vault": ("insert_vault_entries", entry("Ana private", "vault of Umbrella")),
-    "vault of another bank of hers": ("insert_vault_entries", entry("Ana private", "vault of Acme")),
-    "foreign recording in a vault they share": ("insert_vault_entries", entry("Ben at Acme", "vault of ana's")),
-    "item of somebody else": ("record_outcomes", item("ben")),
-    "item that somebody else has already": ("record_outcomes", item("ben", external_id="Ben at Acme")),
-    "item of a source without an account": ("record_outcomes", item("ana", "fathom")),
-    "run of somebody else": ("open_sync_job", job("ben", "ben at zoom")),
-    "run of her own for somebody else's account": ("open_sync_job", job("ana", "ben at zoom")),
-    "account of somebody else": (
-        "open_account",
-        {"user_id": id_of("ben"), "source_app": "fathom", "email": None, "is_active": True},
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FORGED)
-def test_the_database_refuses_a_forged_record_by_itself(conn: Connection, login_url: str, case: str) -> None:
-    """The product's own statements, without the product's own checks before them."""
-    attack.build(conn)
-    name, parameters = FORGED[case]
-    with psycopg.connect(login_url, autocommit=True) as login:
-        with pytest.raises(errors.InsufficientPrivilege, match="row-level security"), acting_as(login, id_of("ana")):
-            login.execute(sql.query(name), parameters)
-        # What is hers is accepted by the same statement.
-        for statement, right in (
-            ("insert_recordings", recording("ana", "Acme")),
-            ("record_outcomes", item("ana")),
-            ("open_sync_job", job("ana", "ana at zoom")),
-        ):
-            with acting_as(login, id_of("ana")):
-                login.execute(sql.query(statement), right)
-
-
-def test_what_is_somebody_elses_is_not_found_to_be_changed(conn: Connection, login_url: str) -> None:
-    attack.build(conn)
-    foreign = {"id": id_of("ben at zoom"), "user_id": id_of("ben")}
-    changes = (
-        ("close_account", foreign),
-        ("move_cursor", {**foreign, "last_sync_at": "2030-01-01T00:00:00Z", "problem": None}),
-        ("request_retry", {"user_id": id_of("ben"), "source_app": None, "external_ids": ["Ben at Acme"]}),
-    )
-    with psycopg.connect(login_url, autocommit=True) as login:
-        for statement, parameters in changes:
-            with acting_as(login, id_of("ana")):
-                assert login.execute(sql.query(statement), parameters).rowcount == 0
-    assert conn.execute("select distinct is_active, last_sync_at from import_sources").fetchall() == [(True, None)]
 
 
 def test_a_run_for_somebody_without_an_account_writes_nothing_and_an_explicit_call_needs_none(

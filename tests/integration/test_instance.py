@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -103,22 +104,23 @@ def test_the_prepared_instance_has_our_settings(instance: dg.DagsterInstance) ->
     assert all(days > 0 for kind in InstigatorType for days in instance.get_tick_retention_settings(kind).values())
 
 
-def test_the_settings_of_a_deployment_differ_in_nothing_but_the_storage_and_the_launcher(
-    tmp_path: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_one_machine", [True, False])
+def test_an_instance_of_your_own_is_our_file_with_the_storage_that_the_page_shows(
+    is_one_machine: bool, tmp_path: Path, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (REPOSITORY / "deploy" / "dagster.yaml").read_text(encoding="utf-8")
-    deployed = yaml.safe_load(text)
-    storage = deployed.pop("storage")
-    ours = yaml.safe_load(settings())
-    # Only a launcher that tells whether a run lives may promise that an interrupted run is resumed.
-    assert ours.pop("run_launcher")["class"] == "ProcessRunLauncher"
-    assert ours["run_monitoring"].pop("max_resume_run_attempts") > 0
-    assert deployed == ours
-    assert storage == {"postgres": {"postgres_url": {"env": "IMPORT_PIPELINE_DAGSTER_URL"}}}
+    page = (REPOSITORY / "docs" / "operating.md").read_text(encoding="utf-8")
+    (storage,) = re.findall(r"```yaml\n(storage:.*?)```", page, re.DOTALL)
+    ours = yaml.safe_load(settings() + storage)
+    if not is_one_machine:
+        # Only a launcher that tells whether a run lives may promise that an interrupted run is resumed.
+        assert ours.pop("run_launcher")["class"] == "ProcessRunLauncher"
+        assert ours["run_monitoring"].pop("max_resume_run_attempts") > 0
     monkeypatch.setenv("IMPORT_PIPELINE_DAGSTER_URL", with_psycopg2(empty_database_url))
-    (tmp_path / "dagster.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_runs() == []
+        assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+        assert instance.run_launcher.supports_resume_run == is_one_machine
 
 
 def test_history_takes_three_places_with_one_month_of_each_source_and_a_live_run_finds_another(

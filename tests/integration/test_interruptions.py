@@ -17,19 +17,6 @@ pytestmark = pytest.mark.long
 EMAIL = "ana@example.com"
 
 
-@pytest.fixture
-def command_line(tmp_path: Path, database_url: str, conn: psycopg.Connection[Any], make_user: Any) -> CommandLine:
-    make_user(conn, EMAIL)
-    return CommandLine(tmp_path / "home", {"DATABASE_URL": database_url, "IMPORT_PIPELINE_USER": EMAIL})
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    folder = tmp_path / "calls"
-    write_calls(folder, 3)
-    return folder
-
-
 def test_a_file_that_was_mended_is_imported_and_no_longer_a_failure(command_line: CommandLine, calls: Path) -> None:
     broken = calls / "late.vtt"
     broken.touch()

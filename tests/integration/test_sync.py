@@ -25,28 +25,10 @@ FATHOM_KEY = "fathom-test-key"
 BEGINNING = datetime.now(UTC) - timedelta(days=60)
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all: a new one takes Dagster a second."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
-def ana(conn: psycopg.Connection[Any]) -> tenants.User:
-    conn.autocommit = True
-    return tenants.make_user(conn, "ana@example.com")
-
-
-@pytest.fixture
-def shell(
-    ana: tenants.User,
-    database_url: str,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Shell:
+def shell(shell: Shell, ana: tenants.User, database_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     key = Fernet.generate_key().decode()
-    shell = Shell(monkeypatch, capsys, {FATHOM_KEY, key})
+    shell.unspeakable = {FATHOM_KEY, key}
     shell.set(
         DATABASE_URL=database_url,
         IMPORT_PIPELINE_USER=ana.email,

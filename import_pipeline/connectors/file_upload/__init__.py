@@ -36,10 +36,9 @@ from import_pipeline.connectors.file_upload.files import (
     uri_to_path,
 )
 from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError, TranscriptError
-from import_pipeline.library.ledger import ledger_key
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.source_settings import number_setting
-from import_pipeline.records import Account, ConnectorRecord, JsonObject, ListedItem, Window
+from import_pipeline.records import EXTERNAL_ID_LIMIT_BYTES, Account, ConnectorRecord, JsonObject, ListedItem, Window
 from import_pipeline.transcripts import read_records, read_transcript
 
 _SUFFIXES = (".vtt", ".srt", ".txt", ".json", ".docx")
@@ -55,7 +54,7 @@ class FileUpload(Connector):
     """Transcripts in files and folders.
 
     Args:
-        is_of_command: Whether a command reads, which may read what its user may; else only what the operator allows.
+        is_of_command: Whether a command reads, which may read what its user may; the UI only what is allowed.
     """
 
     source_app = "file-upload"
@@ -64,8 +63,7 @@ class FileUpload(Connector):
     documentation_url = "https://www.w3.org/TR/webvtt1/"
     partitioned = False
     reads_files = True
-    options_are_personal = True
-    listing_asks_again = True
+    is_polled = False
 
     def __init__(self, *, is_of_command: bool = False) -> None:
         self._is_of_command = is_of_command
@@ -170,7 +168,7 @@ class FileUpload(Connector):
                 return _own_record(item, listed[details["position"]], path, modified_at, metadata)
             _records_of.cache_clear()
             data = _read(path, details["sha256"], details["size_bytes"], reach)
-            records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
+            records = read_records(data) if path.suffix.lower() == ".json" else None
             if records is not None:
                 return _own_record(item, records[0], path, modified_at, metadata)
             transcript = read_transcript(data, name=path.name)
@@ -207,7 +205,7 @@ def _read_list(file: FoundFile, reach: Reach) -> list[JsonObject] | None:
         data = read_file(file.path, file.sha256, file.size_bytes, reach)
         if data is None or not data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return None
-        return read_records(data, name=file.path.name)
+        return read_records(data)
     except (TranscriptError, OSError):
         return None
 
@@ -215,7 +213,7 @@ def _read_list(file: FoundFile, reach: Reach) -> list[JsonObject] | None:
 @lru_cache(maxsize=1)
 def _records_of(path: Path, sha256: str, size_bytes: int, reach: Reach) -> list[JsonObject]:
     """Return the records of a list; kept while its records come one after the other, or each would parse the file."""
-    return read_records(_read(path, sha256, size_bytes, reach), name=path.name) or []
+    return read_records(_read(path, sha256, size_bytes, reach)) or []
 
 
 def _read(path: Path, sha256: str, size_bytes: int, reach: Reach) -> bytes:
@@ -233,8 +231,9 @@ def _hash(record: JsonObject) -> str | None:
 
 
 def _item(file: FoundFile, external_id: str | None, is_again: bool, position: int | None = None) -> ListedItem:
-    # As the ledger writes it: the address of a long path in another script exceeds what an id may have.
-    uri = ledger_key(path_to_uri(file.path) + ("" if position is None else f"#{position}"))
+    uri = path_to_uri(file.path) + ("" if position is None else f"#{position}")
+    if len(uri) > EXTERNAL_ID_LIMIT_BYTES:  # a long path in another script; as the ledger writes it
+        uri = f"sha256:{hashlib.sha256(uri.encode()).hexdigest()}"
     return ListedItem(
         external_id=external_id or uri,
         title=display_path(Path(file.path.stem)),
@@ -259,7 +258,7 @@ def _own_record(
 ) -> ConnectorRecord:
     """Take over a record in our own words; what it calls its id and source is kept beside ours.
 
-    Whoever wrote the file need not be who imports it, so where the record belongs is not for the file to say. What it
+    The author of the file need not be its importer, so the file does not choose where the record goes. What it
     says of that is kept in the metadata: the owner's personal vault, into which it goes instead, nobody else can see.
     """
     own: dict[str, Any] = {key: value for key, value in record.items() if key in _RECORD_FIELDS and value is not None}

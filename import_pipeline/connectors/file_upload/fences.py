@@ -66,7 +66,7 @@ class Opened:
 
     Attributes:
         descriptor: Open for reading.
-        path: Below a fence by the path of that fence, else as it was named.
+        path: Below a fence by the path of that fence, otherwise as it was named.
         status: Asked of the descriptor.
         fence: The fence it lies in.
         mount: The mount of that fence.
@@ -97,7 +97,7 @@ class Reach:
     Args:
         fences: Known folders that others fill.
         names: What the folder of the user may be called in a drop folder; None means every user's.
-        is_anywhere: Whether the process may also read what lies in no fence, as a command may for who runs it.
+        is_anywhere: Whether the process may also read what lies in no fence, as a command may for the user who runs it.
     """
 
     fences: tuple[Fence, ...] = ()
@@ -265,7 +265,7 @@ ANYWHERE = Reach(is_anywhere=True)
 
 
 def names_of_user(*names: str) -> frozenset[str]:
-    """Return what the folder of a user may be called, given his address and his id; case is no matter."""
+    """Return what the folder of a user may be called, given their address and id; case does not matter."""
     return frozenset(map(_ascii_lower, names))
 
 

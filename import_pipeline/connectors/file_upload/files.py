@@ -110,7 +110,7 @@ def inspect_file(
             file = _inspect(opened, size_limit_bytes, settle_seconds)
         if file.sha256 is None:
             return file
-        with reach.open(path) as again:  # another one may have taken its place meanwhile
+        with reach.open(path) as again:  # another one may have taken its place
             if _has_changed(opened.status, again.status):
                 return FoundFile(path, waiting="it is still being written")
     except OSError as error:

@@ -88,7 +88,7 @@ def read_track(
 
 
 def find_site(http: HttpClient) -> str:
-    """Return where YouTube's website is: what is set, else beside an API that is set, else YouTube's own.
+    """Return where YouTube's website is: what is set, or beside an API that is set, or YouTube's own.
 
     Raises:
         ConfigurationError: What is set is no address.

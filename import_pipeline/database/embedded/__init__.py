@@ -30,7 +30,7 @@ def home() -> Path:
     """Return the folder under which everything of this installation lies, created for its owner only if missing.
 
     Returns:
-        `IMPORT_PIPELINE_HOME` with `~` expanded, else the platform's folder for user data; absolute.
+        `IMPORT_PIPELINE_HOME` with `~` expanded, or the platform's folder for user data; absolute.
 
     Raises:
         ConfigurationError: The folder is missing and cannot be created.
@@ -69,7 +69,7 @@ class EmbeddedServer:
 
         Args:
             database: Its name; `import_pipeline` always exists.
-            login: Who comes: the owner of everything, or a role that was created.
+            login: The owner of everything, or a role that was created.
 
         Returns:
             A `postgresql://` URL over the server's socket, for libpq, psycopg and SQLAlchemy alike.

@@ -1,9 +1,9 @@
 """One server as this process sees it: joining it, starting it, proving that it answers, stopping it as its last user.
 
 Three locks in `HOME/postgres`, beside the data directory:
-- `open.lock`, held alone by whoever changes anything: starts, repairs, stops;
-- `use.lock`, shared by every process for as long as it uses the server. Who can have it alone (asked only while holding
-  `open.lock`) is the last user and stops the server;
+- `open.lock`, held alone by a process that changes anything: starts, repairs, stops;
+- `use.lock`, shared by every process for as long as it uses the server. A process that gets it
+  exclusively (it must hold `open.lock`) is the last user and stops the server;
 - `server.lock`, held alone by the server's own processes, to which it is handed when they start. Free means that none
   of them lives, whatever `postmaster.pid` says; taken by nobody we can see means that another container uses this home.
 
@@ -326,9 +326,9 @@ class Cluster:
                 return
             _children.append(process)
 
-    def _log_tail(self, lines: int = 12) -> str:
+    def _log_tail(self) -> str:
         with suppress(OSError):
-            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-12:])
         return "(there is none)"
 
 

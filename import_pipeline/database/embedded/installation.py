@@ -65,7 +65,7 @@ def start(
         program: `postgres` or `initdb`.
         arguments: What follows `-D DATA`.
         data: The data directory.
-        account: Who runs it.
+        account: The operating system's account that runs it.
         options: More for `subprocess.Popen`; `pass_fds` are added to.
     """
     folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
@@ -148,7 +148,7 @@ def _create_account(name: str) -> None:
 
 
 def find_program(name: str) -> Path:
-    """Return one of the client programs that come with the binaries, such as `psql`; the caller runs it as himself."""
+    """Return one of the client programs that come with the binaries, such as `psql`; it runs as the caller."""
     return _package() / f"pginstall{MAJOR_VERSION}" / "bin" / name
 
 
@@ -300,7 +300,7 @@ def prepare(data: Path, account: Account) -> None:
     if data.stat().st_uid != account.uid:  # a container's new image may have given its account another id
         for path in [*data.rglob("*"), data]:
             account.own(path)
-    # Whoever starts the server may enter as any role, nobody else as any; the folder of the socket is the first wall.
+    # The account that starts the server may enter as any role, nobody else; the folder of the socket is the first wall.
     client = pwd.getpwuid(os.geteuid()).pw_name
     _write(data / "pg_hba.conf", "local all all peer map=import_pipeline\n", account)
     _write(data / "pg_ident.conf", f'import_pipeline "{client}" all\n', account)

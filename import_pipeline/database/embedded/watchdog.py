@@ -114,9 +114,7 @@ def stop(postmaster: psutil.Process | None, lock: int, sockets: str, *, deaf: bo
     for number, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS))[deaf:]:
         if postmaster is not None and _has_open(postmaster, status):
             with suppress(psutil.Error):
-                postmaster.send_signal(
-                    number
-                )  # psutil makes sure that the id was not given to another process meanwhile
+                postmaster.send_signal(number)  # psutil checks that the id is not another process's by now
             _wait(lock, seconds, postmaster)
     if not _wait(lock, 0.5):  # without their postmaster the others end by themselves, unless they are busy
         deadline = time.monotonic() + _KILL_SECONDS
@@ -185,7 +183,7 @@ def _watch(folder: int, opening: int, using: int, running: int, watching: int) -
             continue
         if _try_exclusive(using):
             stop(postmaster, running, sockets)
-            os.close(watching)  # first, so that whoever opens next finds it free and starts a watchdog
+            os.close(watching)  # first, so that the next one to open it finds it free and starts a watchdog
             return  # the other locks go with this process
         fcntl.flock(opening, fcntl.LOCK_UN)
 

@@ -2,7 +2,8 @@
 
 A tick keeps nothing in memory or in a cursor: whom a run is under way for it reads from Dagster's runs, who is due and
 what was asked for from the database (`library/due.py`). So a run that is cancelled, lost or never started frees its
-accounts. Not here: the folder of files, which is watched by a sensor of its own.
+accounts.
+Not here: the folder of files, which is watched by a sensor of its own.
 """
 
 from __future__ import annotations

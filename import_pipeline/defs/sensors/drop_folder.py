@@ -148,7 +148,7 @@ class _Tick:
         return requests
 
     def _find_new(self, folder: UserFolder, account: DropAccount) -> tuple[list[DroppedFile], list[DroppedFile]]:
-        """Settle what was asked for before, and return the files that are new and those that are to be tried again."""
+        """Note the end of earlier requests, and return the files that are new and those that are to be tried again."""
         known = find_requests(self.conn, account)
         for request in {request for request in known.values() if request is not None}:
             done = self._is_worked_through(account, request)

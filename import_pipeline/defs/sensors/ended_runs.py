@@ -1,7 +1,7 @@
 """Closing what runs leave open that end without their report: cancelled, killed, or broken in the middle.
 
 A run that comes to its end closes its own rows in `report`. The sensor here looks for the others and closes their
-`sync_jobs` rows from what the ledger holds, so that nothing shows as working for ever. Not here: trying again, which
+`sync_jobs` rows from what the ledger holds, so that nothing keeps showing as working. Not here: trying again, which
 is done by Dagster's run retries and by the sensors of the sources.
 """
 

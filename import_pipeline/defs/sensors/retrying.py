@@ -1,8 +1,7 @@
 """Starting again the months of a backfill that Dagster leaves behind.
 
-Dagster tries a broken run again, but looks for those that broke every few seconds only, and never at runs of a backfill
-that has ended by then. So the run that breaks as the last one of its backfill would stay broken. Everything else about
-trying again is done by Dagster's run retries.
+Dagster polls for failed runs every few seconds and skips runs whose backfill has already ended. So the last run of a
+backfill is not retried. Everything else about trying again is done by Dagster's run retries.
 """
 
 from __future__ import annotations

@@ -13,6 +13,6 @@ from import_pipeline.providers.http.listing import MAX_PAGES_WITHOUT_NEWS
 
 __all__ = ["MAX_PAGES_WITHOUT_NEWS", "Budget", "Credential", "HttpClient"]
 
-# They would tell addresses and headers to whoever listens, and some hold a key. A level could be set by anybody.
+# They would write addresses and headers to the log, and some hold a key. A level could be set by anybody.
 for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks"):
     logging.getLogger(_name).addFilter(lambda _: False)

@@ -1,6 +1,6 @@
 """Where requests may go: what the answer of a provider names must not lead into the network that we stand in.
 
-Whoever runs this names the bases, and a base may be anywhere. Every other address comes out of an answer, and is
+The operator names the bases, and a base may be anywhere. Every other address comes out of an answer, and is
 connected to only where it is public, or where a base itself is: beside a proxy or a fake, on another port. What counts
 is the address that is connected to and never the name, which may be answered otherwise the next time it is asked for.
 Behind a proxy of the environment it is the proxy that asks for names, and what they lead to is its business; addresses

@@ -21,7 +21,7 @@ def read_whole(response: httpx.Response, max_bytes: int, asked: str) -> httpx.Re
     Args:
         response: As it was opened.
         max_bytes: More is not taken, neither packed nor unpacked.
-        asked: Who was asked what, for messages: `Zoom answered GET /users/me`.
+        asked: The request, for messages: `Zoom answered GET /users/me`.
 
     Raises:
         HttpError: It is too large, or in an encoding that was not asked for.

@@ -54,7 +54,7 @@ class TryAgain(Exception):
 
     Attributes:
         error: What is raised if no other attempt is made.
-        url: Who was asked last.
+        url: The address that was asked last.
         pause_seconds: How long a silence was demanded.
     """
 

@@ -56,7 +56,7 @@ class Failures:
     def note_failure(self, url: httpx.URL, allowance: Allowance, answers_before: int) -> int | None:
         """Note that a request failed in all its attempts, unless one for the same item did.
 
-        Nor does it count against a provider that has answered others meanwhile.
+        Nor does it count against a provider that has answered other requests since.
 
         Returns:
             In how many in a row the provider has failed, if it is down.

@@ -1,0 +1,2 @@
+-- The table recordings, or null where the database has none.
+select to_regclass('public.recordings')

@@ -1,0 +1,2 @@
+-- Part: the rows of a user.
+user_id = %(user_id)s
