@@ -22,12 +22,12 @@ from import_pipeline.errors import (
     describe_bug,
     describe_problem,
 )
-from import_pipeline.library.leases import LeaseLostError
+from import_pipeline.library.leases import LeaseKeeper, LeaseLostError
 from import_pipeline.library.sync_jobs import progress_of
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
 from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import ListedItems, hold, open_http
+from import_pipeline.stages.run import ListedItems, open_http
 from import_pipeline.stages.windows import plan_windows
 
 FIRST_BATCH_SIZE = 50
@@ -50,6 +50,7 @@ def fetch(
     context: dg.OpExecutionContext,
     accounts: list[Account],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Iterator[Any]:
     """Yield every batch of every account, then how far each listing came."""
@@ -73,7 +74,7 @@ def fetch(
         listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
-        items = hold(context, postgres, account, list_account(account))
+        items = leases.hold(account.id, list_account(account))
         for number in count():
             batch: list[ListedItem] = []
             size = BATCH_SIZE if number else FIRST_BATCH_SIZE

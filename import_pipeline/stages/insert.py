@@ -22,7 +22,7 @@ from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import AccountLockedError, ItemError
 from import_pipeline.library.destinations import Destinations
-from import_pipeline.library.leases import LeaseLostError
+from import_pipeline.library.leases import LeaseKeeper, LeaseLostError
 from import_pipeline.library.ledger import Written, next_attempt_at, record_outcomes, send_outcomes
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.library.sync_jobs import progress_of
@@ -33,7 +33,7 @@ from import_pipeline.pipeline import (
 )
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
+from import_pipeline.stages.run import Outcomes, lineage, root_run_id
 from import_pipeline.stages.staging import StreamIOManager
 
 _logger = logging.getLogger(__name__)
@@ -54,12 +54,13 @@ def insert(
     context: dg.OpExecutionContext,
     batch: Stream[Outcome],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     io_manager: dg.ResourceParam[StreamIOManager],
 ) -> BatchSummary:
     """Return what became of the batch, counted from the ledger."""
     account, run_id = batch.batch.account, root_run_id(context)
     counts, without_vault_entry, problem = batch.batch.counts, 0, None
-    with closing(hold(context, postgres, account, batch.items)) as outcomes:
+    with closing(leases.hold(account.id, batch.items)) as outcomes:
         counted: set[str] = set()
         for chunk in cut_chunks(outcomes):
             with postgres.connection() as conn:

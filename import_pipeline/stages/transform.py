@@ -31,13 +31,14 @@ from import_pipeline.errors import (
     describe_bug,
     describe_problem,
 )
+from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.library.ledger import next_attempt_at, next_look_at
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.timeouts import Allowance
 from import_pipeline.records import INVALID, Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import NewItems, Outcomes, hold, open_http
+from import_pipeline.stages.run import NewItems, Outcomes, open_http
 
 _AHEAD = 4
 MAX_ASIDE = 8
@@ -56,6 +57,7 @@ def transform(
     context: dg.OpExecutionContext,
     batch: Stream[Any],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Any:
     """Return the outcomes of the batch; they come into being while the I/O manager writes them."""
@@ -71,7 +73,7 @@ def transform(
             with open_http(context, postgres, connector, account) as http:
                 yield from transform_items(connector, account, chain([first], items), http, now, context.log.warning)
 
-    return Stream(batch.batch, hold(context, postgres, account, outcomes()))
+    return Stream(batch.batch, leases.hold(account.id, outcomes()))
 
 
 def transform_items(

@@ -32,7 +32,8 @@ from import_pipeline.database.tenancy import database_time
 from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of, describe_bug, describe_problem
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.clients import Storage, open_client
-from import_pipeline.library.sync_jobs import settle_broken_run
+from import_pipeline.library.leases import LeaseKeeper
+from import_pipeline.library.sync_jobs import close_broken_run
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.keys import Secrets, open_key_ring
@@ -436,10 +437,9 @@ class World:
         """Open the account for a run."""
         target = subscriber.target
         options = target.source.run_options(subscriber.server)
-        users, run_id = [str(subscriber.user.id)], run_id or str(uuid4())
-        (account,) = open_accounts(
-            target.connector, self.storage, users, options, run_id, lambda _: True, wait_seconds=0
-        )
+        leases = LeaseKeeper(self.storage.connect, run_id or str(uuid4()), "live", lambda _: True)
+        users = [str(subscriber.user.id)]
+        (account,) = open_accounts(target.connector, self.storage, users, options, leases, wait_seconds=0)
         return account
 
     def client(self, subscriber: Subscriber, account: Account) -> HttpClient:
@@ -482,7 +482,7 @@ class World:
                     synced.broken = str(error)
         with self.pool.connection() as conn:
             if synced.broken is not None:
-                settle_broken_run(conn, [account], run_id)
+                close_broken_run(conn, account, run_id)
             else:
                 moves = month is None
                 source_app = target.connector.source_app
