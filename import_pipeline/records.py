@@ -267,6 +267,14 @@ class Counts:
     failed: int = 0
     ignored: int = 0
 
+    def in_words(self) -> str:
+        """Say what became of the items."""
+        told = (
+            f"{self.listed} listed, {self.inserted} imported, {self.skipped} already there, {self.waiting} waiting, "
+            f"{self.failed} failed"
+        )
+        return f"{told}, {self.ignored} ignored" if self.ignored else told
+
     def __add__(self, other: Counts) -> Counts:
         """Add kind by kind."""
         return Counts(

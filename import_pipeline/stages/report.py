@@ -96,7 +96,7 @@ def report(
     told = "; ".join(problems[:_SHOWN_PROBLEMS]) + more
     yield dg.AssetMaterialization(
         asset_key=["recordings", connector.source_app],
-        description=f"{told}. {sentence(counts)}" if problems else sentence(counts),
+        description=f"{told}. {counts.in_words()}" if problems else counts.in_words(),
         metadata=metadata,
         partition=context.partition_key if context.has_partition_key else None,
     )
@@ -224,26 +224,12 @@ def _close_unlisted(conn: psycopg.Connection[Any], account: Account, gives_up_af
         _logger.warning("%s: %s open items are no longer listed; `failures` shows them.", account.label, closed)
 
 
-def sentence(counts: Counts) -> str:
-    """Say in words what became of the items."""
-    parts = [
-        f"{counts.listed} listed",
-        f"{counts.inserted} inserted",
-        f"{counts.skipped} already there",
-        f"{counts.waiting} waiting",
-        f"{counts.failed} failed",
-    ]
-    if counts.ignored:
-        parts.append(f"{counts.ignored} ignored")
-    return ", ".join(parts)
-
-
 def describe(summary: ImportSummary) -> dict[str, Any]:
     """Return the run's figures as Dagster shows them: counts, and a table of the accounts."""
     counts = summary.counts
     return {
         "listed": counts.listed,
-        "inserted": counts.inserted,
+        "imported": counts.inserted,
         "already there": counts.skipped,
         "waiting": counts.waiting,
         "failed": counts.failed,
@@ -254,7 +240,7 @@ def describe(summary: ImportSummary) -> dict[str, Any]:
                     {
                         "account": account.label,
                         "status": account.status,
-                        "inserted": account.counts.inserted,
+                        "imported": account.counts.inserted,
                         "already there": account.counts.skipped,
                         "waiting": account.counts.waiting,
                         "failed": account.counts.failed,

@@ -164,8 +164,8 @@ def test_the_asset_is_materialised_with_the_counts(world: World) -> None:
     result = world.run(Demo(calls(2)))
     (event,) = result.asset_materializations_for_node("report")
     assert event.asset_key == dg.AssetKey(["recordings", "demo"])
-    assert event.metadata["inserted"].value == 2
-    assert event.description == "2 listed, 2 inserted, 0 already there, 0 waiting, 0 failed"
+    assert event.metadata["imported"].value == 2
+    assert event.description == "2 listed, 2 imported, 0 already there, 0 waiting, 0 failed"
 
 
 def test_without_accounts_a_run_is_green_and_says_that_there_was_nothing_to_do(world: World) -> None:
