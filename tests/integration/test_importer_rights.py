@@ -21,8 +21,8 @@ from psycopg import errors
 from world import World, calls, summary_of
 
 from import_pipeline import ConnectorRecord, run_pipeline
-from import_pipeline.database.audit import find_findings
 from import_pipeline.database import sql
+from import_pipeline.database.audit import find_findings
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.definitions import build_defs
 from import_pipeline.library.due import request_runs
