@@ -40,9 +40,9 @@ import tenants
 from proxy import Proxy
 
 from import_pipeline import ConnectorRecord, check_duplicate, insert_recording
+from import_pipeline.database import migrations
 from import_pipeline.database.connections import BoundedConnection, connection_settings
 from import_pipeline.database.embedded import open_server
-from import_pipeline.database.opening import migrations
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.pipeline import new_recording_id

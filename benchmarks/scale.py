@@ -30,8 +30,8 @@ import servers
 import tenants
 from commands import start_together
 
+from import_pipeline.database import migrations
 from import_pipeline.database.embedded import EmbeddedServer, open_server
-from import_pipeline.database.opening import migrations
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.keys import Secrets, open_key_ring

@@ -42,7 +42,7 @@ def build_defs(
     connectors = discover_connectors() if connectors is None else connectors
     postgres = postgres or PostgresResource()
     io_manager = io_manager or StreamIOManager()
-    polled = [each for each in connectors.values() if not each.options_are_personal]
+    polled = [each for each in connectors.values() if each.is_polled]
     clean_up, clean_up_every_night = build_clean_up(io_manager)
     coverage_checks, coverage_jobs = build_coverage(connectors.values())
     imports = [build_import_job(each, postgres=postgres, io_manager=io_manager) for each in connectors.values()]

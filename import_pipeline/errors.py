@@ -2,7 +2,7 @@
 
 One base class and one sentence per class: the first docstring line is the default message. An error about an *item*
 carries the class that the ledger stores; an error about a *command* carries the exit code of the CLI. Nothing here
-formats or logs, and no message may hold a secret or a piece of a transcript.
+logs, and no message may hold a secret or a piece of a transcript.
 """
 
 from __future__ import annotations
@@ -178,16 +178,7 @@ class ReconnectError(HttpError):
 
 
 class NotReadyError(ImportPipelineError):
-    """An item is listed but its transcript is not there yet.
-
-    Args:
-        message: What is being waited for.
-        retry_at: When to ask again (aware); None lets the stage choose a growing pause.
-    """
-
-    def __init__(self, message: str | None = None, *, retry_at: datetime | None = None) -> None:
-        super().__init__(message)
-        self.retry_at = retry_at
+    """An item is listed but its transcript is not there yet."""
 
 
 class IgnoredItemError(ImportPipelineError):
@@ -199,3 +190,21 @@ def class_of(error: ImportPipelineError) -> ErrorClass:
     if isinstance(error, ItemError):
         return error.error_class
     return "auth" if isinstance(error, ConfigurationError) else "transient"
+
+
+def by_name(name: str, kind: type[ImportPipelineError] = ImportPipelineError) -> type[ImportPipelineError] | None:
+    """Return the error of ours with this name, which is all that a run tells of the class of what broke it."""
+    if kind.__name__ == name:
+        return kind
+    return next((found for each in kind.__subclasses__() if (found := by_name(name, each))), None)
+
+
+def passes(error_class: str | None) -> bool:
+    """Say whether a problem of this class goes away by itself."""
+    return error_class in ("rate", "transient")
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Return the beginning of a text that somebody else wrote as one line; control characters would steer terminals."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= limit else f"{line[:limit]}…"

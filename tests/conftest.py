@@ -80,7 +80,7 @@ def postgres15() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """Name of a database that was migrated once for the whole session; nobody may connect to it."""
-    from import_pipeline.database.opening import migrations
+    from import_pipeline.database import migrations
 
     url = servers.create_database(server_url)
     with psycopg.connect(url) as conn:

@@ -21,7 +21,7 @@ def coverage(source: str, month: str, user: str | None, as_json: bool) -> None:
     Only the listing is asked for, nothing is imported. Exits with 1 if a call is missing or has failed.
     """
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.errors import ConfigurationError, ItemError, SourceUnavailableError, class_of
+    from import_pipeline.errors import ConfigurationError, ItemError, SourceUnavailableError, class_of, passes
     from import_pipeline.library.accounts import find_accounts
     from import_pipeline.library.clients import Storage
     from import_pipeline.stages.coverage import compare_account, parse_month
@@ -42,7 +42,7 @@ def coverage(source: str, month: str, user: str | None, as_json: bool) -> None:
         try:
             compared = compare_account(conn, connector, accounts[0], window, storage)
         except ItemError as error:  # of a listing it is the whole answer, and no matter of one item
-            kind = SourceUnavailableError if class_of(error) in ("rate", "transient") else ConfigurationError
+            kind = SourceUnavailableError if passes(class_of(error)) else ConfigurationError
             raise kind(str(error)) from error
     differences = compared.differences
     if as_json:

@@ -20,6 +20,7 @@ from import_pipeline.errors import (
     ItemError,
     SourceUnavailableError,
     class_of,
+    passes,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _require_credentials(source: str) -> Connector:
 
     connector = get_connector(source)
     if not connector.authenticates_by:
-        command = "upload PATH" if connector.options_are_personal else f"sync {source}"
+        command = f"sync {source}" if connector.is_polled else "upload PATH"
         raise ConfigurationError(f"{connector.title} needs no credential; use `import-pipeline {command}`.")
     return connector
 
@@ -263,7 +264,7 @@ def _store_checked(
 def _as_told(connector: Connector, error: ImportPipelineError) -> ImportPipelineError:
     """Return a failed check as the person is told it, with the exit code of its class."""
     message = _CONNECT_AGAIN.sub("", str(error))
-    if class_of(error) in ("rate", "transient"):
+    if passes(class_of(error)):
         return SourceUnavailableError(f"{message} Nothing was changed; try again later.")
     if isinstance(error, ItemError):
         return ConfigurationError(f"{connector.title} does not accept this. {message} Nothing was changed.")

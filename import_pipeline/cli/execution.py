@@ -27,13 +27,7 @@ from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.defs.sensors.settling import settle_run
-from import_pipeline.errors import (
-    ConfigurationError,
-    DatabaseUnavailableError,
-    SourceUnavailableError,
-    UnknownSourceError,
-    UnknownUserError,
-)
+from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, SourceUnavailableError, by_name, passes
 from import_pipeline.instance.loading import loading
 from import_pipeline.instance.preparing import prepare_instance
 from import_pipeline.records import JsonObject
@@ -47,12 +41,7 @@ _LOOK_SECONDS = 0.25
 _LINE_SECONDS = 5.0
 _SAME_LINE_SECONDS = 30.0
 _INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
-_CONFIGURATION = (ConfigurationError.__name__, UnknownUserError.__name__, UnknownSourceError.__name__)
-_UNREACHABLE = (
-    DatabaseUnavailableError.__name__,
-    SourceUnavailableError.__name__,
-    *("OperationalError", "AdminShutdown", "CannotConnectNow", "ConnectionTimeout", "PoolTimeout"),
-)
+_UNREACHABLE = ("OperationalError", "AdminShutdown", "CannotConnectNow", "ConnectionTimeout", "PoolTimeout")
 
 
 @dataclass(frozen=True)
@@ -73,10 +62,11 @@ class Ended:
         """Return the exit code, given the class of the problem that an account's listing had, if any."""
         if self.success:
             return 0
-        if error_class == "auth" or any(name in _CONFIGURATION for name, _ in self.causes):
+        codes = {kind.exit_code for name, _ in self.causes if (kind := by_name(name))}
+        if error_class == "auth" or ConfigurationError.exit_code in codes:
             return ConfigurationError.exit_code
-        is_unreachable = any(name in _UNREACHABLE for name, _ in self.causes)
-        return SourceUnavailableError.exit_code if is_unreachable or error_class in ("rate", "transient") else 1
+        is_unreachable = any(name in _UNREACHABLE for name, _ in self.causes) or passes(error_class)
+        return SourceUnavailableError.exit_code if is_unreachable else max(codes, default=1)
 
 
 class Execution:

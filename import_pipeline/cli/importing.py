@@ -55,7 +55,7 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     from import_pipeline.providers.credentials import find_options
 
     connector = get_connector(source)
-    if connector.options_are_personal:
+    if not connector.is_polled:
         raise ConfigurationError(f"{connector.title} has nothing to look for by itself; use `import-pipeline upload`.")
     with open_session(user) as (database, conn, user_id):
         if not connector.authenticates_by:

@@ -14,7 +14,7 @@ from import_pipeline.cli.session import json_option
 from import_pipeline.errors import MigrationError
 
 if TYPE_CHECKING:
-    from import_pipeline.database.migration_plan import Change
+    from import_pipeline.database.migrations import Change
 
 
 @click.command()
@@ -37,7 +37,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
     hand what migrations made; it reports that and repairs nothing.
     """
     from import_pipeline.database import migrations
-    from import_pipeline.database.migration_plan import find_changes
+    from import_pipeline.database.migrations import find_changes
     from import_pipeline.database.opening import Database, database_url
 
     if export_to is not None:
@@ -51,7 +51,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         if not check and migrations.find_pending(conn):
             _require_agreement(find_changes(conn), yes)
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
-        makes_login = not database.is_embedded and any("create_import_login" in name for name in applied)
+        makes_login = not database.is_embedded and any("create_roles" in name for name in applied)
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
     drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]

@@ -22,7 +22,7 @@ def print_json(value: Any) -> None:
     click.echo("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; on a pipe it is as wide as its contents."""
     from rich import box
     from rich.console import Console
@@ -31,7 +31,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, title
     from rich.text import Text
 
     console = Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_PIPE)
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, heading in enumerate(headings):
         is_number = bool(rows) and all(isinstance(row[position], int) for row in rows)
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")

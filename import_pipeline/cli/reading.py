@@ -52,7 +52,7 @@ def status(user: str | None, as_json: bool) -> None:
         connector = connectors.get(row["source_app"])
         has_credential = row.pop("has_credential")
         row["is_connected"] = has_credential if connector and connector.authenticates_by else None
-        if connector is None or connector.options_are_personal or row["is_connected"] is False:
+        if connector is None or not connector.is_polled or row["is_connected"] is False:
             row["next_sync_at"] = None  # nothing but a person brings it about
     if as_json:
         print_json(rows)

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline import errors
 from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, print_json, print_table, say
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import acting_as
+from import_pipeline.errors import by_name
 from import_pipeline.library.ledger import count_run, list_failures
 from import_pipeline.records import JsonObject
 
@@ -91,7 +91,7 @@ def _count(conn: psycopg.Connection[Any], connector: Connector, user_id: UUID, e
 
 def _explain(ended: Ended, problem: str | None) -> str:
     """Say why a run was not green: what broke it, in our own words if there are any, and what the row says."""
-    ours = next((text for name, text in ended.causes if hasattr(errors, name)), None)
+    ours = next((text for name, text in ended.causes if by_name(name)), None)
     if ours is not None:
         return f"{ours} {problem[:1].upper()}{problem[1:]}." if problem else ours
     return problem or (ended.causes[-1][1] if ended.causes else "The run failed; Dagster's log says why.")
@@ -105,7 +105,7 @@ def _tell_person(
     row: dict[str, Any],
     counts: dict[str, int],
 ) -> None:
-    are_files = connector.options_are_personal
+    are_files = not connector.is_polled
     headings = [kind for kind in KINDS if kind != "ignored" or counts[kind]]
     print_table(
         ["Source", *(kind.capitalize() for kind in headings)],

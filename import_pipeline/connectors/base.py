@@ -79,10 +79,9 @@ class Connector(ABC):
 
     reads_files: ClassVar[bool] = False
     """Whether its items are files of this machine, so that it must know which folders other people fill."""
-    options_are_personal: ClassVar[bool] = False
-    """Whether the options of a run say what belongs to one user, so that it must not be a run for everybody."""
-    listing_asks_again: ClassVar[bool] = False
-    """Whether listing a failed item is itself the request to try it again, as with files that a person names."""
+    is_polled: ClassVar[bool] = True
+    """Whether it can be asked for what is new. Else a person names what is imported: a run is for one user, and naming
+    a failed item is the request to try it again."""
 
     @abstractmethod
     def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:

@@ -5,8 +5,9 @@ Costs one request per ten calls to list; then one per ten new calls with a key, 
 other people's private calls, nor can an admin's key. By developers.fathom.ai and fathom-python 0.0.43, read 2026-11.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -51,19 +52,17 @@ class Fathom(Connector):
         cursor = None
         for page in http.pages("/meetings", params, "cursor", "next_cursor"):
             for meeting in get_list(page, "items"):
-                title = peek(meeting, "title") or peek(meeting, "meeting_title")
+                title = peek(meeting, "title") or peek(meeting, "meeting_title") or None
                 start = peek(meeting, "recording_start_time") or peek(meeting, "created_at") or None
-                details = {"meeting": meeting, "page": {**params, "cursor": cursor}}
-                link = peek(meeting, "share_url") or None
-                yield ListedItem(get_id(meeting, "recording_id"), title or None, start, link, details=details)
+                link, details = peek(meeting, "share_url"), {"meeting": meeting, "page": {**params, "cursor": cursor}}
+                yield ListedItem(get_id(meeting, "recording_id"), title, start, link or None, details=details)
             cursor = page.get("next_cursor")
 
     def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
         """Add transcript and summary to a listed meeting."""
         meeting = item.details["meeting"]
         segments, summary = self._read_content(item, http)
-        transcript = render(turns_from_segments(_read_segment(segment) for segment in segments))
-        if not transcript:
+        if not (transcript := render(turns_from_segments(_read_segment(segment) for segment in segments))):
             raise NotReadyError("Fathom has no transcript of it yet.")
         started_at, ended_at = (get_instant(meeting, f"recording_{end}_time") for end in ("start", "end"))
         planned_at = get_instant(meeting, "scheduled_start_time") or get_instant(meeting, "created_at")
@@ -97,7 +96,8 @@ class Fathom(Connector):
         """Return segments and summary: with a key from the page that listed it, without from two addresses."""
         if http.kind == "api-key":  # an OAuth app may not ask for them inline
             params = {**item.details["page"], "include_transcript": "true", "include_summary": "true"}
-            for meeting in get_list(_ask(http, "/meetings", params), "items"):
+            ask = http.memory.setdefault("pages", lru_cache(4)(partial(_ask, http, "/meetings")))
+            for meeting in get_list(ask(tuple(params.items())), "items"):
                 if get_id(meeting, "recording_id") == item.external_id and get_list(meeting, "transcript"):
                     return get_list(meeting, "transcript"), get_object(meeting, "default_summary")
         path = f"/recordings/{quote(item.external_id, safe='')}"
@@ -105,10 +105,10 @@ class Fathom(Connector):
         return segments, get_object(_ask(http, f"{path}/summary") if segments else {}, "summary")
 
 
-def _ask(http: HttpClient, path: str, params: JsonObject | None = None) -> JsonObject:
+def _ask(http: HttpClient, path: str, params: Iterable[tuple[str, Any]] = ()) -> JsonObject:
     """Return what Fathom has; nothing if it does not have it yet, or if a page has moved on."""
     try:
-        return http.get_json(path, params, budgets=("requests", "heavy"), remember=params is not None)
+        return http.get_json(path, dict(params), budgets=("requests", "heavy"))
     except HttpError as error:
         if error.status == 404 or (error.status == 400 and params):
             return {}

@@ -13,7 +13,7 @@ import re
 import psycopg
 
 from import_pipeline.database.connections import SilentServerError
-from import_pipeline.errors import ErrorClass, ImportPipelineError
+from import_pipeline.errors import ErrorClass, ImportPipelineError, one_line
 
 _TROUBLE = ("08", "25", "40", "53", "55", "57", "58", "XX")
 """Classes of errors that have nothing to do with the row in hand: the same row passes once the trouble is over."""
@@ -90,7 +90,7 @@ def explain_refusal(error: BaseException) -> str:
     told = describe_database_error(error)
     if not _is_from_a_function(error) or is_trouble(error):
         return told
-    return f"{told}{_OWN_WORDS}{_one_line(error.diag.message_primary or '')}"  # type: ignore[attr-defined]
+    return f"{told}{_OWN_WORDS}{one_line(error.diag.message_primary or '', _LONGEST_WORDS)}"  # type: ignore[attr-defined]
 
 
 def without_own_words(text: str) -> str:
@@ -126,8 +126,3 @@ def _function_of(error: psycopg.Error) -> str:
     """Name the function that was called first: the last line of CONTEXT, which nothing that it runs can forge."""
     found = _CALLED.search((error.diag.context or "").rpartition("\n")[2])
     return f"function {found[1]}" if found else "a function"
-
-
-def _one_line(words: str) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in words).split())
-    return text if len(text) <= _LONGEST_WORDS else f"{text[:_LONGEST_WORDS]}…"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database import migrations
-from import_pipeline.database.migration_plan import find_changes
+from import_pipeline.database.migrations import find_changes
 from import_pipeline.stages.graph import import_recordings
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.report import RETRY_TAG

@@ -31,6 +31,7 @@ from import_pipeline.errors import (
 )
 from import_pipeline.providers.authentication import ApiKey, Authentication
 from import_pipeline.providers.keys import KeyRing, Secrets, replace_keys
+from import_pipeline.providers.oauth import request_token
 from import_pipeline.providers.rate_budgets import Connect
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.records import JsonObject
@@ -254,8 +255,6 @@ class StoredCredential:
         declared = self._declared[secrets.kind]
         if isinstance(declared, ApiKey):
             raise TypeError("A key cannot be renewed.")
-        from import_pipeline.providers.oauth import request_token  # loads oauthlib, for which only tokens are a reason
-
         token_url = source_url(self._source_app, declared.token_url, "TOKEN_URL")
         return request_token(self._title, declared, secrets.fields, token_url=token_url)
 

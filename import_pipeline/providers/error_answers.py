@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import httpx
 
+from import_pipeline.errors import one_line
+
 _LONGEST_SILENCE_SECONDS = 366 * 86400.0
-_LONGEST_MESSAGE = 200
 # Most providers; Zoom; those on AWS; what stands behind Cloudflare, as the last resort.
 _REQUEST_ID_HEADERS = ("X-Request-Id", "Request-Id", "X-Zm-Trackingid", "X-Amzn-Requestid", "Cf-Ray")
 
@@ -62,7 +63,7 @@ def describe_body(response: httpx.Response, secrets: Sequence[str] = ()) -> tupl
         body = json.loads(content)
     except (ValueError, RecursionError):
         is_page = content.lstrip()[:1] == b"<"
-        return None, "" if is_page else one_line(content.decode(errors="replace"), secrets)
+        return None, "" if is_page else _told(content.decode(errors="replace"), secrets)
     error = body.get("error", body) if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {"message": error or ""}
@@ -73,13 +74,13 @@ def describe_body(response: httpx.Response, secrets: Sequence[str] = ()) -> tupl
     reasons = error.get("errors")
     if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict) and reasons[0].get("reason"):
         code = reasons[0]["reason"]
-    return None if code is None else one_line(str(code), secrets), one_line(str(message), secrets)
+    return None if code is None else _told(str(code), secrets), _told(str(message), secrets)
 
 
 def request_id(response: httpx.Response, secrets: Sequence[str] = ()) -> str | None:
     """Return by what the provider's support finds this request, if the answer tells, without these secrets."""
     for name in _REQUEST_ID_HEADERS:
-        if value := one_line(response.headers.get(name, ""), secrets):
+        if value := _told(response.headers.get(name, ""), secrets):
             return value
     return None
 
@@ -92,15 +93,11 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-def one_line(text: str, secrets: Sequence[str] = ()) -> str:
-    """Return the beginning of a text that somebody else wrote, fit for a message, without these secrets."""
-    # They go before it is cut, or half of one would be left. Control characters would steer a terminal.
-    text = "".join(char if char.isprintable() else " " for char in redact(text, secrets))
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
-
-
 def rate_header(response: httpx.Response, name: str) -> str | None:
     """Return a header on limits, by its name or with `X-` in front."""
     value: str | None = response.headers.get(name) or response.headers.get(f"X-{name}")
     return value
+
+
+def _told(text: str, secrets: Sequence[str]) -> str:
+    return one_line(redact(text, secrets)).rstrip(".")  # secrets go before it is cut, or half of one would be left

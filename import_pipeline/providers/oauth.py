@@ -1,13 +1,14 @@
-"""OAuth 2.0: how tokens are obtained, and the consent of a person in a browser.
+"""OAuth 2.0 (RFC 6749, RFC 7636): how tokens are obtained, and the consent of a person in a browser.
 
-The messages are oauthlib's (RFC 6749, RFC 7636), sent by our own HTTP client. Keeping and renewing tokens is in
-`credentials.py`.
+Keeping and renewing tokens is in `credentials.py`.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 import secrets
 import socket
 import threading
@@ -22,11 +23,10 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
-from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
-from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
+from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError, one_line
 from import_pipeline.providers.authentication import OAuth, ServerToServer
-from import_pipeline.providers.error_answers import describe_body, one_line
+from import_pipeline.providers.error_answers import describe_body
 from import_pipeline.providers.http import HttpClient
 
 DEFAULT_PORT = 8765
@@ -62,11 +62,10 @@ def request_token(
         HttpError: The provider refused for another reason, for instance because it does not know the app.
         SourceUnavailableError: The provider did not answer; the secrets are as good as before.
     """
-    client = WebApplicationClient(fields["client_id"])
     if isinstance(declared, OAuth):
-        body = client.prepare_refresh_body(refresh_token=fields["refresh_token"])
+        body = {"grant_type": "refresh_token", "refresh_token": fields["refresh_token"]}
     else:
-        body = urlencode({"grant_type": declared.grant_type, "account_id": fields["account_id"]})
+        body = {"grant_type": declared.grant_type, "account_id": fields["account_id"]}
     return _ask_for_token(title, declared, fields, body, token_url, sleep)
 
 
@@ -103,8 +102,7 @@ def authorize(
         ReconnectError: The provider refused the code or the app.
     """
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-    client = WebApplicationClient(client_id)
-    challenge = client.create_code_challenge(verifier, "S256")
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     with _listen(port, state) as server:
         redirect_uri = f"http://127.0.0.1:{server.server_address[1]}/callback"
         asked = {
@@ -123,12 +121,12 @@ def authorize(
         others = " A browser brought answers to other questions, which say nothing." if server.others else ""
         raise ConfigurationError(f"Nobody consented at {title} within {wait_seconds:.0f} seconds.{others}")
     if "code" not in answer:
-        told = one_line(answer.get("error_description") or answer.get("error") or "no reason")
+        told = one_line(answer.get("error_description") or answer.get("error") or "no reason").rstrip(".")
         raise ConfigurationError(f"{title} did not consent: {told}.")
     code = answer["code"]
-    body = client.prepare_request_body(
-        code=code, redirect_uri=redirect_uri, code_verifier=verifier, include_client_id=False
-    )
+    body = {
+        "grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "code_verifier": verifier,
+    }  # fmt: skip
     app = {"client_id": client_id, "client_secret": client_secret}
     token = _ask_for_token(
         title, declared, app | {"code": code, "code_verifier": verifier}, body, token_url, time.sleep
@@ -158,7 +156,7 @@ def _ask_for_token(
     title: str,
     declared: OAuth | ServerToServer,
     fields: Mapping[str, str],
-    body: str,
+    body: Mapping[str, str],
     token_url: str,
     sleep: Callable[[float], None],
 ) -> dict[str, Any]:
@@ -169,13 +167,12 @@ def _ask_for_token(
         app = _App(f"Basic {basic}", known)
     else:
         app = _App(None, known)
-        body += "&" + urlencode({"client_id": client_id, "client_secret": client_secret})
+        body = {**body, "client_id": client_id, "client_secret": client_secret}
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
     with HttpClient(title, token_url, app, sleep=sleep) as http:
         try:
-            response = http.send(
-                "POST", token_url, headers=headers, content=body.encode(), raises=False, expects_json=True
-            )
+            content = urlencode(body).encode()
+            response = http.send("POST", token_url, headers=headers, content=content, raises=False, expects_json=True)
         except HttpError as error:  # after all attempts; what we hold may still be good
             raise SourceUnavailableError(f"No access token could be had: {error}") from None
     asked_at = time.time()
@@ -183,21 +180,22 @@ def _ask_for_token(
         answer = json.loads(response.content)
         problem = answer.get("error")
     except (ValueError, AttributeError, RecursionError):
-        answer = problem = None
+        answer, problem = {}, None
     if problem or not response.is_success:
         raise _refusal(title, response, problem, known)
     try:
-        token = dict(WebApplicationClient(client_id).parse_request_body_response(response.text))
-        lifetime = float(token.get("expires_in") or _SECONDS_IF_UNSAID)
-    except (OAuth2Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        token, lifetime = {}, 0.0
-    found = {name: token.get(name) for name in ("access_token", "refresh_token")}
-    if not isinstance(found["access_token"], str) or not found["access_token"]:
+        lifetime = float(answer.get("expires_in") or _SECONDS_IF_UNSAID)
+    except (ValueError, TypeError, OverflowError):
+        lifetime = math.nan
+    scope = answer.get("scope")
+    found = {
+        "access_token": answer.get("access_token"),
+        "refresh_token": answer.get("refresh_token"),
+        "scope": " ".join(map(str, scope)) if isinstance(scope, list) else scope,
+    }
+    new = {name: value for name, value in found.items() if value and isinstance(value, str)}
+    if "access_token" not in new or not math.isfinite(lifetime):
         raise SourceUnavailableError(f"{title} sent something that is no token.")
-    scope = token.get("scope")
-    if scope:
-        found["scope"] = scope if isinstance(scope, str) else " ".join(scope)
-    new = {name: value for name, value in found.items() if value}
     return {**new, "expires_at": asked_at + lifetime, "lifetime": lifetime}
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
-from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of
+from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of, one_line
 from import_pipeline.library.accounts import FoundAccount, find_accounts, find_user
 from import_pipeline.library.clients import Storage, open_credential
 from import_pipeline.library.drop_folder import note_shared_folders
@@ -26,7 +26,6 @@ from import_pipeline.library.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SE
 from import_pipeline.library.ledger import retry_failures
 from import_pipeline.library.sync_jobs import close_abandoned_sync_jobs, progress_of
 from import_pipeline.providers.credentials import find_options
-from import_pipeline.providers.error_answers import one_line
 from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.stages.postgres import PostgresResource
@@ -124,7 +123,7 @@ def open_accounts(
         ConfigurationError: A user is unknown or has no account at this source, or an option is wrong.
     """
     checked = connector.check_options(dict(options))
-    if connector.options_are_personal and len(set(users)) != 1:
+    if not connector.is_polled and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
         require_no_planted_triggers(conn)
@@ -184,7 +183,7 @@ def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users
     found = find_accounts(conn, connector.source_app, user_ids)
     for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
         if all(account.user_id != user_id for account in found):
-            command = "upload" if connector.options_are_personal else f"sync {connector.source_app}"
+            command = f"sync {connector.source_app}" if connector.is_polled else "upload"
             command = f"connect {connector.source_app}" if connector.authenticates_by else command
             raise ConfigurationError(
                 f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."

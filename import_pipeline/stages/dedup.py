@@ -41,9 +41,7 @@ def dedup(
     """Return the batch without what needs no work, which is counted in its head."""
     items = list(hold(context, postgres, batch.batch.account, batch.items))
     with postgres.connection() as conn:
-        counts, remaining = leave_out_known(
-            conn, batch.batch.account, items, always_attempt=connector.listing_asks_again
-        )
+        counts, remaining = leave_out_known(conn, batch.batch.account, items, always_attempt=not connector.is_polled)
     return Stream(replace(batch.batch, counts=counts), iter(remaining))
 
 

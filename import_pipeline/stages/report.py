@@ -70,9 +70,9 @@ def report(
             listings,
             summaries,
             moves_cursor=not context.has_partition_key,
-            polling_interval=None if connector.options_are_personal else connector.polling_interval,
+            polling_interval=connector.polling_interval if connector.is_polled else None,
             gives_up_after=connector.transcript_deadline if connector.partitioned else None,
-            warns_of_silence=not connector.options_are_personal,
+            warns_of_silence=connector.is_polled,
         )
         # What failed comes first: the UI shows no more than the beginning until somebody asks for it.
         metadata = describe_failures(conn, summary) | describe(summary)

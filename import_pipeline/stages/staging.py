@@ -92,9 +92,9 @@ class StreamIOManager(dg.ConfigurableIOManager):
             run_id: The run, as named in a row that its user may have written.
             account_id: An account that the run must have opened; otherwise it is another user's and stays.
         """
-        with suppress(StagedFileError):
-            if any(account.id == account_id for account in self.read_accounts(run_id) or []):
-                _remove_tree(UPath(self.resolve_base()) / _file_name(run_id))
+        folder = UPath(self.private_base()) / _file_name(run_id)
+        if _is_about(folder, [account_id]):
+            _remove_tree(folder)
 
     def remove_runs_of(self, account_ids: Collection[UUID], run_ids: Collection[str] = ()) -> int:
         """Remove all that the given runs staged, and what any other run staged for one of the accounts.
@@ -125,11 +125,6 @@ class StreamIOManager(dg.ConfigurableIOManager):
             _make_private_folder(base)
             require_private(Path(base.path))
         return self.resolve_base()
-
-    def read_accounts(self, run_id: str) -> list[Account] | None:
-        """Return the accounts that `connect` opened in a run, or None if it did not come so far."""
-        path = self._path((run_id, "connect", "result"))
-        return read_output(path) if path.exists() else None
 
     def _path(self, identifier: Iterable[str]) -> UPath:
         run_id, step, *output = [_file_name(part) for part in identifier]

@@ -29,6 +29,7 @@ from import_pipeline.errors import (
     ItemError,
     NotReadyError,
     SourceUnavailableError,
+    one_line,
 )
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
@@ -139,10 +140,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
         if age > connector.transcript_deadline:
             reason = f"{describe_problem(error)} (still so {age.days} days after the call; the limit is "
             return _fail(new, "permanent", f"{reason}{connector.transcript_deadline.days})", now)
-        retry_at = error.retry_at
-        if not isinstance(retry_at, datetime) or retry_at.utcoffset() is None:
-            retry_at = next_look_at(now, new.attempts)
-        return Waiting(item, describe_problem(error), retry_at)
+        return Waiting(item, describe_problem(error), next_look_at(now, new.attempts))
     except IgnoredItemError as error:
         return Ignored(item, describe_problem(error))
     except ItemError as error:
@@ -172,9 +170,7 @@ def next_look_at(now: datetime, attempts: int) -> datetime:
 
 def describe_problem(error: ImportPipelineError) -> str:
     """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return one_line(str(error), LONGEST_REASON) or type(error).__name__
 
 
 def describe_bug(error: BaseException) -> str:

@@ -63,9 +63,9 @@ def list_months(connector: Connector, now: datetime, first: date | None = None, 
         raise ConfigurationError(
             f"{connector.title} cannot be asked for single months. "
             + (
-                "`import-pipeline upload` imports files and folders, whenever they are from."
-                if connector.options_are_personal
-                else f"`import-pipeline sync {connector.source_app} --full` imports its whole history."
+                f"`import-pipeline sync {connector.source_app} --full` imports its whole history."
+                if connector.is_polled
+                else "`import-pipeline upload` imports files and folders, whenever they are from."
             )
         )
     earliest = max(connector.history_start, history_start(connector.source_app, connector.history_start))

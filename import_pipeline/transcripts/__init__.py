@@ -1,8 +1,8 @@
 """Every transcript format as speaker turns, and speaker turns as the one text that is stored.
 
 `read_transcript` takes a file of any supported kind. Connectors whose provider delivers segments or WebVTT use
-`turns_from_segments`, `turns_from_vtt`, `turns_from_srt`, `join`, `deroll` and `render`. Names are loaded on first
-use, so that importing `clean_text` does not load the parsers.
+`turns_from_segments`, `turns_from_vtt`, `join`, `deroll` and `render`. Names are loaded on first use, so
+that importing `clean_text` does not load the parsers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from import_pipeline.transcripts.finishing import deroll
-    from import_pipeline.transcripts.reading import (
-        read_transcript,
-        turns_from_segments,
-        turns_from_srt,
-        turns_from_vtt,
-    )
+    from import_pipeline.transcripts.reading import read_transcript, turns_from_segments, turns_from_vtt
     from import_pipeline.transcripts.records import read_records
     from import_pipeline.transcripts.text import clean_text
     from import_pipeline.transcripts.transcript import Transcript, render
@@ -33,7 +28,6 @@ __all__ = [
     "read_transcript",
     "render",
     "turns_from_segments",
-    "turns_from_srt",
     "turns_from_vtt",
 ]
 
@@ -48,7 +42,6 @@ _HOMES = {
     "read_transcript": "reading",
     "render": "transcript",
     "turns_from_segments": "reading",
-    "turns_from_srt": "reading",
     "turns_from_vtt": "reading",
 }
 

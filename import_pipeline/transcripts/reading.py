@@ -170,18 +170,9 @@ def turns_from_vtt(text: str) -> list[Turn]:
     Returns:
         The turns in order, cues of one speaker put together; empty if nothing was said.
     """
-    return _turns_from_cues(text, webvtt=True)
-
-
-def turns_from_srt(text: str) -> list[Turn]:
-    """The turns of a SubRip file that a provider delivered; see `turns_from_vtt`."""
-    return _turns_from_cues(text, webvtt=False)
-
-
-def _turns_from_cues(text: str, *, webvtt: bool) -> list[Turn]:
     raw = Turns()
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    read_cues(lines, raw, {}, webvtt=webvtt and _WEBVTT.match(lines[0].strip() + "\n") is not None)
+    read_cues(lines, raw, {}, webvtt=_WEBVTT.match(lines[0].strip() + "\n") is not None)
     return list(finish_turns(raw, {}, cues=True)) if raw.spoken else []
 
 

@@ -20,12 +20,11 @@ _ANY_TELLING = re.compile('"(?:' + "|".join(_TELLING) + r')"\s*:')
 MAX_OBJECTS = 300_000
 
 
-def read_records(data: bytes, *, name: str) -> list[dict[str, Any]] | None:
+def read_records(data: bytes) -> list[dict[str, Any]] | None:
     """Read a file of records.
 
     Args:
-        data: The file.
-        name: Its name; only the content decides.
+        data: The file; its name says nothing about what is in it.
 
     Returns:
         The objects as they are in the file, unchecked but for their shape: one, or one per element of a list. None if
@@ -34,7 +33,6 @@ def read_records(data: bytes, *, name: str) -> list[dict[str, Any]] | None:
     Raises:
         TranscriptError: It is such a file, but damaged.
     """
-    del name
     file = TextFile(data)
     start = file.head(65_536).lstrip("\ufeff \t\r\n")
     if start[:1] not in ("{", "[") or not _names_our_fields(file, data):

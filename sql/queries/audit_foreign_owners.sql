@@ -1,6 +1,5 @@
 -- Returns what our policies and functions trust although it belongs to others than who migrated (or, asked by him,
--- migrates), the owner of the database, superusers, and roles that nobody can be. What it says is what the migration
--- check_owners says.
+-- migrates), the owner of the database, superusers, and roles that nobody can be. The first migration asks the same.
 with trusting as (
     select w.oid, w.rolsuper
     from pg_catalog.pg_roles as w

@@ -6,14 +6,11 @@ sources as (
     select
         source_app,
         count(*) as accounts,
-        count(*) filter (where is_active) as active,
         count(*) filter (where is_active and (error_message is not null or last_run_status = 'failed')) as with_problem,
         max(last_sync_at) as last_sync_at,
         sum(new_since_yesterday) as new_since_yesterday,
-        sum(imported) as imported,
         sum(waiting) as waiting,
-        sum(failed) as failed,
-        sum(ignored) as ignored
+        sum(failed) as failed
     from health
     group by source_app
 ),

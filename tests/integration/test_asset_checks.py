@@ -30,7 +30,7 @@ class Upload(Demo):
 
     source_app = "upload"
     title = "Upload"
-    options_are_personal = True
+    is_polled = False
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def check(
         dg.AssetCheckKey(dg.AssetKey(["recordings", each.source_app]), name)
         for each in known
         for name in CHECKS
-        if name != "fresh" or not each.options_are_personal
+        if name != "fresh" or each.is_polled
     )
     selection = dg.AssetSelection.checks(*(only or of_themselves))
     job = dg.define_asset_job("checks", selection=selection).resolve(asset_graph=defs.resolve_asset_graph())
@@ -99,9 +99,9 @@ def test_every_source_has_its_checks_and_a_new_one_gets_them_too(database_url: s
         for key in defs_of(database_url, [Demo(), Upload()]).resolve_asset_graph().asset_check_keys
         if key.name != "coverage"
     }
-    assert keys == {"import_counts:counts_match"} | {
-        f"recordings/{source}:{name}" for source in ("demo", "upload") for name in CHECKS
-    } - {"recordings/upload:fresh"}
+    assert keys == {f"recordings/{source}:{name}" for source in ("demo", "upload") for name in CHECKS} - {
+        "recordings/upload:fresh"
+    }
 
 
 def test_a_single_check_runs_alone(database_url: str, ana: tenants.User) -> None:

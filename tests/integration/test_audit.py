@@ -13,8 +13,8 @@ import pytest
 import servers
 from commands import CommandLine, Shell
 
+from import_pipeline.database import migrations
 from import_pipeline.database.audit import RULES, Finding, find_findings
-from import_pipeline.database.opening import migrations
 
 Connection = psycopg.Connection[Any]
 

@@ -924,7 +924,7 @@ def test_no_message_log_or_repr_holds_a_secret(
     demo: Demo, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F88."""
-    for name in ("", "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "tenacity", "oauthlib", "urllib3"):
+    for name in ("", "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "tenacity", "urllib3"):
         caplog.set_level(logging.DEBUG, logger=name)
     monkeypatch.setattr("import_pipeline.providers.http.attempts._JITTER", lambda _: 0.0)
     monkeypatch.setitem(HttpClient.__init__.__kwdefaults__, "max_attempts", 2)

@@ -15,7 +15,7 @@ import pytest
 import tenants
 
 from import_pipeline.errors import ConfigurationError, ErrorClass
-from import_pipeline.library.accounts import activate_account, ensure_account
+from import_pipeline.library.accounts import activate_account, ensure_account, move_cursor
 from import_pipeline.library.due import DueAccount, DueCounts, Request, group_accounts, request_runs, settle_poll
 from import_pipeline.library.leases import acquire_lease
 from import_pipeline.records import Account, Listing
@@ -48,9 +48,10 @@ class World:
         """Let time pass."""
         self.conn.execute(
             "update import_pipeline.polls set requested_at = requested_at - %(span)s,"
-            " not_before = not_before - %(span)s, due_at = due_at - %(span)s, polled_at = polled_at - %(span)s",
+            " not_before = not_before - %(span)s, due_at = due_at - %(span)s",
             {"span": span},
         )
+        self.conn.execute("update public.import_sources set last_sync_at = last_sync_at - %s", [span])
         self.conn.execute("update import_pipeline.leases set expires_at = expires_at - %s", [span])
         self.conn.execute("update public.import_items set retry_at = retry_at - %s", [span])
 
@@ -70,6 +71,8 @@ class World:
         """Let a run of these accounts end."""
         for account in accounts:
             opened = Account(account.id, account.user_id, "demo", account.label, self.now())
+            if problem is None:
+                move_cursor(self.conn, opened.id, opened.user_id, opened.opened_at, None)
             settle_poll(self.conn, opened, INTERVAL, problem, error_class if problem else None)
 
     def add_item(self, account: Account, status: str, retry_in: timedelta, external_id: str = "call") -> None:
@@ -359,12 +362,13 @@ def test_a_hundred_thousand_due_accounts_are_asked_for_without_statistics_f57(
     )
     states = {
         "all new": "select",
-        "all due": "insert into import_pipeline.polls (account_id, due_at, polled_at)"
-        " select id, now() - interval '1 h', now() - interval '2 h' from public.import_sources"
-        " on conflict (account_id) do update"
-        " set due_at = excluded.due_at, polled_at = excluded.polled_at, not_before = null",
+        "all due": "insert into import_pipeline.polls (account_id, due_at)"
+        " select id, now() - interval '1 h' from public.import_sources"
+        " on conflict (account_id) do update set due_at = excluded.due_at, not_before = null;"
+        " update public.import_sources set last_sync_at = now() - interval '2 h'",
         "all with a due item": "update import_pipeline.polls set due_at = now() + interval '1 h', not_before = null",
-        "nobody due": "update import_pipeline.polls set polled_at = now(), not_before = null",
+        "nobody due": "update public.import_sources set last_sync_at = now();"
+        " update import_pipeline.polls set not_before = null",
     }
     for state, changes in states.items():
         execute(changes)

@@ -14,10 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 import servers
+from psycopg.types.json import Jsonb
 
+from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
-from import_pipeline.database.migrations import Migration
-from import_pipeline.database.opening import migrations
+from import_pipeline.database.migrations import Migration, objects, superseded
 from import_pipeline.database.sql import migration_files
 from import_pipeline.errors import DatabaseUnavailableError, MigrationDriftError, MigrationError
 
@@ -278,48 +279,6 @@ def test_an_edited_file_that_was_applied_is_an_error(conn: psycopg.Connection[An
     assert conn.execute("select to_regclass('public.more')").fetchone() == (None,)
 
 
-RELEASED = Path(__file__).with_name("released_migrations")
-"""Texts of migrations as they were released, of which a later version corrected some."""
-
-
-def as_released() -> list[Migration]:
-    """The migrations of the version before the corrections."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in RELEASED.iterdir()}
-    files = [migration for migration in migrations.load() if migration.version < "20261130"]
-    return [made_up(each.version, each.name, texts.get(each.filename, each.sql)) for each in files]
-
-
-def test_a_corrected_file_counts_as_applied_where_its_released_text_was(empty_database_url: str) -> None:
-    released = as_released()
-    corrected = [each for each in migrations.load() if each.earlier]
-    assert sorted(each.filename for each in corrected) == sorted(path.name for path in RELEASED.iterdir())
-    index = "select pg_get_indexdef('public.recordings_import_key'::regclass)"
-    with psycopg.connect(empty_database_url) as conn:
-        migrations.apply(conn, released)
-        assert "uuid_send" not in str(conn.execute(index).fetchone())
-        conn.rollback()
-        pending = [each for each in migrations.load() if each.version >= "20261130"]
-        assert migrations.check(conn).drifted == []
-        assert migrations.apply(conn) == pending
-        assert migrations.check(conn).is_current
-        assert "uuid_send" in str(conn.execute(index).fetchone())
-
-
-def test_a_corrected_file_counts_as_applied_where_the_supabase_cli_ran_its_released_text(
-    empty_database_url: str, tmp_path: Path
-) -> None:
-    for each in as_released():
-        (tmp_path / each.filename).write_text(each.sql, encoding="utf-8")
-    with psycopg.connect(empty_database_url) as conn:
-        run_as_supabase_cli(conn, sorted(tmp_path.iterdir()))
-        assert migrations.check(conn).drifted == []
-        migrations.apply(conn)
-        assert migrations.check(conn).is_current
-    before = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    migrations.export(tmp_path)
-    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in before} == before
-
-
 def test_other_line_ends_are_no_edit() -> None:
     for migration in migrations.load():
         assert "\r" not in migration.sql
@@ -476,6 +435,103 @@ def test_exporting_again_changes_nothing_and_never_overwrites(tmp_path: Path) ->
     with pytest.raises(MigrationDriftError, match=first[2].name):
         migrations.export(tmp_path)
     assert not first[4].exists()
+
+
+# -- Databases of before 2026-12-01 -----------------------------------------------------------------------------------
+
+
+def make_superseded(conn: psycopg.Connection[Any], *, by_cli: bool = False) -> None:
+    """Turn a migrated database into one that the files of before 2026-12-01 made, with what they left otherwise."""
+    conn.execute("delete from import_pipeline.schema_migrations")
+    conn.execute("alter table import_pipeline.polls add column polled_at timestamptz")
+    conn.execute("drop function import_pipeline.overdue_items(text, timestamptz, integer)")
+    conn.execute(
+        "create function import_pipeline.overdue_items(p_source_app text, p_before timestamptz, p_limit integer)"
+        " returns bigint language sql return 0"
+    )
+    if by_cli:
+        conn.execute("create schema supabase_migrations")
+        conn.execute("create table supabase_migrations.schema_migrations (version text, statements text[], name text)")
+    statement = (
+        "insert into supabase_migrations.schema_migrations values (%s, array['select', %s])"
+        if by_cli
+        else "insert into import_pipeline.schema_migrations (version, name, checksum, objects) values (%s, '', %s, %s)"
+    )
+    left = Jsonb({"server": conn.info.server_version // 10000, "definitions": objects.describe(conn)})
+    for version, (_, *accepted) in superseded.FILES.items():
+        checksum = f"{accepted[0]} and more"
+        conn.execute(statement, [version, version] if by_cli else [version, checksum, left])
+    conn.commit()
+
+
+@pytest.mark.parametrize("by_cli", [False, True], ids=["by migrate", "by the Supabase CLI"])
+def test_a_database_that_the_files_of_before_made_is_taken_over_and_only_what_is_new_is_run(
+    conn: psycopg.Connection[Any], by_cli: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = objects.describe(conn)
+    new = [each for each in migrations.load() if each.version > superseded.LAST_ADOPTED]
+    if by_cli:  # their texts are gone, so others stand for them
+        for version, (name, *_) in superseded.FILES.items():
+            checksum = hashlib.sha256(f"select{version}".encode()).hexdigest()
+            monkeypatch.setitem(superseded.FILES, version, [name, checksum[:12]])
+    make_superseded(conn, by_cli=by_cli)
+    conn.execute("insert into auth.users (email) values ('ana@example.com')")
+    conn.commit()
+    with pytest.raises(psycopg.errors.DuplicateTable) as refused:
+        conn.execute(migrations.load()[0].sql)
+    assert "supabase migration repair" in str(refused.value.diag.message_hint)
+    conn.rollback()
+    status = migrations.check(conn)
+    assert (status.pending, status.drifted) == (new, [])
+    assert migrations.find_pending(conn) == new
+
+    assert migrations.apply(conn) == new
+    assert [record.message for record in caplog.records] == [
+        "The files of before 2026-12-01 made this database. It was taken over as it is."
+    ]
+    assert migrations.check(conn).is_current
+    assert objects.describe(conn) == fresh
+    assert conn.execute("select count(*) from auth.users").fetchone() == (1,)
+    rows = conn.execute("select version from import_pipeline.schema_migrations order by version").fetchall()
+    assert rows == [(each.version,) for each in migrations.load()]
+    conn.rollback()
+    assert migrations.apply(conn) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "delete from import_pipeline.schema_migrations where version > '20261130000021'",
+            "20261130000031_remember_shared_folders.sql: was never applied.",
+        ),
+        (
+            "update import_pipeline.schema_migrations set checksum = 'x' where version = '20261101000003'",
+            "20261101000003_create_auth.sql: was applied with another text.",
+        ),
+        (
+            "update import_pipeline.schema_migrations set version = '20261130000099' where version = '20261130000031'",
+            "20261130000099: is not known here.",
+        ),
+        ("drop index public.recordings_import_key", "index public.recordings_import_key: is missing"),
+    ],
+    ids=["older", "other text", "newer", "by hand"],
+)
+def test_a_database_that_they_left_otherwise_is_told_what_differs_and_stays_as_it_is(
+    conn: psycopg.Connection[Any], statement: str, told: str
+) -> None:
+    make_superseded(conn)
+    conn.execute(statement)
+    conn.commit()
+    history = "select * from import_pipeline.schema_migrations order by version"
+    before, described = conn.execute(history).fetchall(), objects.describe(conn)
+    conn.rollback()
+    assert told in [str(drift) for drift in migrations.check(conn).drifted]
+    with pytest.raises(MigrationDriftError) as refused:
+        migrations.apply(conn)
+    assert told in str(refused.value)
+    assert f"with the last commit of import_pipeline that has {superseded.LAST_FILE}" in str(refused.value)
+    assert (conn.execute(history).fetchall(), objects.describe(conn)) == (before, described)
 
 
 # -- Changes made by hand ---------------------------------------------------------------------------------------------

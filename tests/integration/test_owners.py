@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from import_pipeline.database import migrations
 from import_pipeline.database.audit import find_findings
-from import_pipeline.database.opening import migrations
 from import_pipeline.errors import MigrationError
 
 Connection = psycopg.Connection[Any]
@@ -100,14 +100,9 @@ def test_who_deploys_the_files_by_other_means_is_refused_by_the_file_itself(
 ) -> None:
     """As with the Supabase CLI, which knows nothing of our own checks."""
     plant(empty_database_url, stranger, MEMBERSHIPS)
-    with psycopg.connect(empty_database_url) as conn:
-        for migration in migrations.load():
-            if migration.version < "20261130000001":
-                conn.execute(migration.sql)
-                conn.commit()
-        (check,) = [each for each in migrations.load() if each.version == "20261130000001"]
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"vault_memberships belongs to {stranger}"):
-            conn.execute(check.sql)
+    refused = pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"vault_memberships belongs to {stranger}")
+    with psycopg.connect(empty_database_url) as conn, refused:
+        conn.execute(migrations.load()[0].sql)
 
 
 def test_a_role_that_the_migrating_one_inherits_from_is_trusted_and_one_that_it_only_made_is_not(

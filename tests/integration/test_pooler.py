@@ -15,8 +15,8 @@ from pooler import running_pooler
 
 from import_pipeline import ConnectorRecord
 from import_pipeline.connectors.file_upload import FileUpload
+from import_pipeline.database import migrations
 from import_pipeline.database.connections import BoundedConnection, connection_settings
-from import_pipeline.database.opening import migrations
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.library.accounts import create_user

@@ -14,7 +14,7 @@ import tenants
 from psycopg import errors
 from tenants import User
 
-from import_pipeline.database.opening import migrations
+from import_pipeline.database import migrations
 from import_pipeline.database.sql import query
 from import_pipeline.pipeline import new_recording_id, uuid7
 
@@ -585,10 +585,10 @@ def test_several_users_of_one_address_are_an_error(conn: Connection) -> None:
 def test_accounts_are_found_for_users_or_for_all(conn: Connection, ana: User, ben: User) -> None:
     anas, bens = add_source(conn, ana), add_source(conn, ben, is_active=False)
     add_source(conn, ana, "fathom")
-    ask = "select id, user_id, source_app, account_email, is_active, last_sync_at, email" \
+    ask = "select id, user_id, source_app, account_email, last_sync_at, email" \
         " from import_pipeline.find_accounts('zoom', %s)"  # fmt: skip
-    row_of_ana = (anas, ana.id, "zoom", ana.email, True, None, ana.email)
-    row_of_ben = (bens, ben.id, "zoom", ben.email, False, None, ben.email)
+    row_of_ana = (anas, ana.id, "zoom", ana.email, None, ana.email)
+    row_of_ben = (bens, ben.id, "zoom", ben.email, None, ben.email)
     with tenants.as_role(conn, "import_worker"):
         assert conn.execute(ask, [None]).fetchall() == [row_of_ana]
         assert conn.execute(ask, [[ben.id]]).fetchall() == [row_of_ben]

@@ -83,9 +83,10 @@ def wait(world: World, minutes: float) -> None:
     """Let time pass in the database."""
     world.do(
         "update import_pipeline.polls set requested_at = requested_at - span, not_before = not_before - span,"
-        " due_at = due_at - span, polled_at = polled_at - span from (select %s::interval as span) as given",
+        " due_at = due_at - span from (select %s::interval as span) as given",
         timedelta(minutes=minutes),
     )
+    world.do("update public.import_sources set last_sync_at = last_sync_at - %s", timedelta(minutes=minutes))
 
 
 def end_of(world: World, run_id: str) -> None:

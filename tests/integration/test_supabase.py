@@ -17,8 +17,8 @@ import servers
 from test_existing_database import ACME, ACMES_VAULT, ANA, KICK_OFF, catalogue, owner_as_admin, scalar
 
 from import_pipeline.connectors.base import discover_connectors
-from import_pipeline.database.migration_plan import find_changes
-from import_pipeline.database.opening import migrations
+from import_pipeline.database import migrations
+from import_pipeline.database.migrations import find_changes
 from import_pipeline.defs.assets.checks import check_duplicates
 from import_pipeline.defs.repairs import repair_vault_entries
 from import_pipeline.errors import MigrationError
@@ -180,7 +180,7 @@ def test_where_all_is_ours_there_is_nothing_to_ask(empty_database_url: str, tmp_
     later = servers.create_database(server_url)
     try:
         with psycopg.connect(later) as conn:
-            migrations.apply(conn, [each for each in migrations.load() if each.version < "20261130"])
+            migrations.apply(conn, migrations.load()[:-1])
         assert commands.CommandLine(tmp_path / "other", {"DATABASE_URL": later}).run("migrate").code == 0
     finally:
         servers.drop_database(server_url, later)

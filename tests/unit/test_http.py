@@ -841,14 +841,6 @@ def test_a_listing_in_a_circle_ends(site: Site, client: HttpClient) -> None:
         read(client)
 
 
-def test_the_last_few_answers_are_remembered_on_request(site: Site, client: HttpClient) -> None:
-    for number in (1, 2, 3, 4, 1, 5, 5, 2, 1):
-        client.get_json("/page", {"n": number}, remember=True)
-    assert [record.query["n"] for record in site.requests] == [["1"], ["2"], ["3"], ["4"], ["5"], ["1"]]
-    client.get_json("/page", {"n": 5})
-    assert len(site.requests) == 7
-
-
 # Threads
 
 
@@ -856,7 +848,7 @@ def test_threads_share_a_client(site: Site) -> None:
     site.faults.share, site.faults.kinds = 0.2, ("500", "disconnect", "truncated", "invalid-json")
     with HttpClient("Demo", site.url, Key(), sleep=lambda _: None) as client, ThreadPoolExecutor(8) as executor:
         paths = [f"/calls/{number}" for number in range(160)]
-        answers = executor.map(lambda path: client.get_json(path, {"n": path[-1]}, remember=True), paths)
+        answers = executor.map(lambda path: client.get_json(path, {"n": path[-1]}), paths)
         assert [answer["path"] for answer in answers] == paths
 
 

@@ -263,8 +263,6 @@ def test_each_output_has_a_file_of_its_own_and_batches_are_removed_by_themselves
     assert sorted(path.parent.name for path in tmp_path.rglob("*.sealed")) == [
         "connect", "dedup[0_00002]", "transform[0_00002]",
     ]  # fmt: skip
-    assert manager.read_accounts("run-1") == [ACCOUNT]
-    assert manager.read_accounts("run-2") is None
 
 
 @pytest.mark.parametrize("part", ["..", "../../etc", "a/b", ""], ids=repr)

@@ -63,8 +63,7 @@ class FileUpload(Connector):
     documentation_url = "https://www.w3.org/TR/webvtt1/"
     partitioned = False
     reads_files = True
-    options_are_personal = True
-    listing_asks_again = True
+    is_polled = False
 
     def __init__(self, *, is_of_command: bool = False) -> None:
         self._is_of_command = is_of_command
@@ -169,7 +168,7 @@ class FileUpload(Connector):
                 return _own_record(item, listed[details["position"]], path, modified_at, metadata)
             _records_of.cache_clear()
             data = _read(path, details["sha256"], details["size_bytes"], reach)
-            records = read_records(data, name=path.name) if path.suffix.lower() == ".json" else None
+            records = read_records(data) if path.suffix.lower() == ".json" else None
             if records is not None:
                 return _own_record(item, records[0], path, modified_at, metadata)
             transcript = read_transcript(data, name=path.name)
@@ -206,7 +205,7 @@ def _read_list(file: FoundFile, reach: Reach) -> list[JsonObject] | None:
         data = read_file(file.path, file.sha256, file.size_bytes, reach)
         if data is None or not data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             return None
-        return read_records(data, name=file.path.name)
+        return read_records(data)
     except (TranscriptError, OSError):
         return None
 
@@ -214,7 +213,7 @@ def _read_list(file: FoundFile, reach: Reach) -> list[JsonObject] | None:
 @lru_cache(maxsize=1)
 def _records_of(path: Path, sha256: str, size_bytes: int, reach: Reach) -> list[JsonObject]:
     """Return the records of a list; kept while its records come one after the other, or each would parse the file."""
-    return read_records(_read(path, sha256, size_bytes, reach), name=path.name) or []
+    return read_records(_read(path, sha256, size_bytes, reach)) or []
 
 
 def _read(path: Path, sha256: str, size_bytes: int, reach: Reach) -> bytes:

@@ -326,9 +326,9 @@ class Cluster:
                 return
             _children.append(process)
 
-    def _log_tail(self, lines: int = 12) -> str:
+    def _log_tail(self) -> str:
         with suppress(OSError):
-            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-12:])
         return "(there is none)"
 
 

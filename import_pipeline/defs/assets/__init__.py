@@ -6,7 +6,7 @@ from `figures.py`; here is how the UI shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,7 @@ import dagster as dg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.defs.assets.charts import draw_bars, draw_months
-from import_pipeline.defs.assets.figures import (
-    Difference,
-    Health,
-    ImportCounts,
-    name_users,
-    read_health,
-    read_import_counts,
-    read_months,
-)
+from import_pipeline.defs.assets.figures import Health, name_users, read_health, read_import_counts, read_months
 from import_pipeline.defs.jobs import NOT_TRIED_AGAIN
 from import_pipeline.defs.tables import MOST_ROWS, show_month, show_time, to_markdown
 from import_pipeline.stages.postgres import PostgresResource
@@ -103,25 +95,16 @@ def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
         kinds={"postgres", "pandas"},
         description="How many calls of which source each user has.",
         automation_condition=refresh_condition(),
-        check_specs=[
-            dg.AssetCheckSpec(
-                "counts_match",
-                asset="import_counts",
-                description="What get_import_counts tells each user equals a plain count of the rows.",
-            )
-        ],
     )
     def import_counts(postgres: PostgresResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with postgres.connection() as conn:
             counts = read_import_counts(conn)
             months, undated = read_months(conn, _first_month(datetime.now(UTC)))
-            ranked = counts.frame.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
-            shown = {*ranked, *(each.user_id for each in (counts.differences or [])[:MOST_ROWS])}
-            names = name_users(conn, list(shown))
-        table = counts.frame.loc[ranked].rename(index=names)
+            ranked = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
+            names = name_users(conn, list(ranked))
+        table = counts.loc[ranked].rename(index=names)
         return dg.MaterializeResult(
-            metadata=_describe_counts(counts, table, titles) | _describe_months(months.rename(columns=titles), undated),
-            check_results=[_check_counts(counts.differences, names)],
+            metadata=_describe_counts(counts, table, titles) | _describe_months(months.rename(columns=titles), undated)
         )
 
     return import_counts
@@ -155,9 +138,9 @@ def _first_month(now: datetime) -> datetime:
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
-def _describe_counts(counts: ImportCounts, table: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
-    totals = counts.frame.rename(columns=titles).sum()
-    users = len(counts.frame)
+def _describe_counts(counts: pd.DataFrame, table: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
+    totals = counts.rename(columns=titles).sum()
+    users = len(counts)
     # Numbers by themselves as well, because the UI draws them over time. A source may be called anything.
     own = {"dagster/row_count": int(totals.sum()), "users": users}
     numbers = own | {str(title): int(number) for title, number in totals.items() if title != "counts"} | own
@@ -196,31 +179,6 @@ def _describe_months(frame: pd.DataFrame, undated: int) -> dict[str, Any]:
         "recordings per month": dg.MetadataValue.md(to_markdown(["Month", *map(str, frame.columns), "All"], rows)),
         "chart per month": dg.MetadataValue.md(draw_months(frame, title)),
     }
-
-
-def _check_counts(differences: Sequence[Difference] | None, names: dict[Any, str]) -> dg.AssetCheckResult:
-    if differences is None:
-        own = "The function public.get_import_counts is your own, and is not compared."
-        return dg.AssetCheckResult(check_name="counts_match", passed=True, description=own)
-    if not differences:
-        return dg.AssetCheckResult(check_name="counts_match", passed=True, description="All counts are equal.")
-    rows = [
-        (names[each.user_id], each.source_app, _or_none(each.told), _or_none(each.plain))
-        for each in differences[:MOST_ROWS]
-    ]
-    return dg.AssetCheckResult(
-        check_name="counts_match",
-        passed=False,
-        description=f"Counts that differ: {len(differences)}. The function public.get_import_counts was changed, or "
-        "sees other rows than there are. `import-pipeline migrate --check` says whether it was changed by hand.",
-        metadata={
-            "differences": dg.MetadataValue.md(to_markdown(["User", "Source", "Function", "Rows"], rows)),
-        },
-    )
-
-
-def _or_none(number: int | None) -> str:
-    return "none" if number is None else str(number)
 
 
 # --- import_health ------------------------------------------------------------------------------------------------
@@ -284,7 +242,7 @@ def describe_account_problem(row: dict[str, Any], connector: Connector | None) -
 
 
 def _describe_next_sync(row: dict[str, Any], connector: Connector | None, now: datetime) -> str:
-    if connector is None or connector.options_are_personal:
+    if connector is None or not connector.is_polled:
         return ""
     if not row["is_active"]:
         return "switched off"

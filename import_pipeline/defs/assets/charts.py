@@ -10,6 +10,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from import_pipeline.errors import one_line
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -63,8 +65,7 @@ def draw_months(frame: pd.DataFrame, title: str) -> str:
 
 def _label(source: object) -> str:
     """Return the name of a source as it is to be drawn; any text may be one, and `$` would begin a formula."""
-    text = "".join(char if char.isprintable() else " " for char in str(source))
-    text = text if len(text) <= _LONGEST_LABEL else f"{text[:_LONGEST_LABEL]}…"
+    text = one_line(str(source), _LONGEST_LABEL)
     return text.replace("$", r"\$").lstrip("_") or "?"  # a name that begins with `_` would be left out
 
 

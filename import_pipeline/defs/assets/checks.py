@@ -53,7 +53,7 @@ def build_checks(connectors: Iterable[Connector]) -> dg.AssetChecksDefinition:
             )
             for connector in known.values()
             for name, description in _DESCRIPTIONS.items()
-            if name != "fresh" or is_synced_by_itself(connector)
+            if name != "fresh" or connector.is_polled
         ],
         can_subset=True,
     )
@@ -72,11 +72,6 @@ def build_checks(connectors: Iterable[Connector]) -> dg.AssetChecksDefinition:
                 yield check_fresh(conn, connector)
 
     return check_recordings
-
-
-def is_synced_by_itself(connector: Connector) -> bool:
-    """Say whether a source is polled; what a person uploads is not."""
-    return not connector.options_are_personal
 
 
 def check_duplicates(conn: _Conn, connectors: Sequence[Connector]) -> Iterator[dg.AssetCheckResult]:

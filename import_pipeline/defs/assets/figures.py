@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
-from import_pipeline.providers.error_answers import one_line
+from import_pipeline.errors import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,29 +27,6 @@ NO_SOURCE = "no source"
 OTHER_SOURCES = "other sources"
 """The column of what lies beyond `_MOST_SOURCES`: people who may write recordings may name any source."""
 _MOST_SOURCES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A user and source of which `get_import_counts` tells another number than a plain count; None: no row."""
-
-    user_id: UUID
-    source_app: str
-    told: int | None
-    plain: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ImportCounts:
-    """How many recordings of which source each user has.
-
-    Args:
-        frame: Users × sources, whole numbers; the index holds user ids, the columns identifiers of sources.
-        differences: Where `get_import_counts` tells another number; None: that function is not ours.
-    """
-
-    frame: pd.DataFrame
-    differences: list[Difference] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +42,16 @@ class Health:
     accounts: list[dict[str, Any]]
 
 
-def read_import_counts(conn: _Connection) -> ImportCounts:
-    """Count the recordings of all users; where `get_import_counts` is ours, also through it."""
+def read_import_counts(conn: _Connection) -> pd.DataFrame:
+    """Count the recordings of all users: ids of users × identifiers of sources, whole numbers."""
     import pandas as pd  # slow to import, and needed only here
 
-    differences: list[Difference] | None = None
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        if cursor.execute(query("find_count_function")).fetchone() == (True,):
-            told = cursor.execute(query("count_recordings_of_everybody")).fetchall()
-            differences = [
-                Difference(user_id, _name_of(source), *both) for user_id, source, *both in told if both[0] != both[1]
-            ]
-            rows = [(user_id, source, plain) for user_id, source, _, plain in told if plain is not None]
-        else:
-            rows = cursor.execute(query("count_recordings_by_user")).fetchall()
+        rows = cursor.execute(query("count_recordings_by_user")).fetchall()
     named = [(user_id, _name_of(source), number) for user_id, source, number in rows]
     counted = _fold(pd.DataFrame(named, columns=["user", "source", "recordings"]))
     frame = counted.pivot_table(index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0)
-    return ImportCounts(frame.astype("int64"), differences)
+    return frame.astype("int64")
 
 
 def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:

@@ -17,7 +17,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 import import_pipeline.providers.http  # noqa: F401 - there the HTTP libraries are kept from telling addresses to logs
-from import_pipeline.errors import ImportPipelineError
+from import_pipeline.errors import ImportPipelineError, by_name, one_line
 from import_pipeline.providers.timeouts import bound_total_time, deadline
 
 # Dagster lets a sensor take 60 s, and hands it up to five failed runs each time.
@@ -72,7 +72,7 @@ def describe_failure(
         if event.step_failure_data.user_failure_data is not None:
             metadata |= event.step_failure_data.user_failure_data.metadata
     accounts, items = _rows(metadata, "accounts"), _rows(metadata, "failed items")
-    what_to_do = [_line(row["what to do"]) for row in (*accounts, *items) if row.get("what to do")]
+    what_to_do = [one_line(row["what to do"], _LONGEST_LINE) for row in (*accounts, *items) if row.get("what to do")]
     message = {
         "job": run.job_name,
         "source": run.tags.get("source"),
@@ -80,10 +80,10 @@ def describe_failure(
         "run_id": run.run_id,
         "run_url": _address_of(run.run_id),
         "reported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "problem": _line(_problem(broken_steps, run_failure)),
+        "problem": one_line(_problem(broken_steps, run_failure), _LONGEST_LINE),
         "counts": {name: value.value for name, value in metadata.items() if isinstance(value, dg.IntMetadataValue)},
         "failed_items": [
-            {"item": _line(row.get("item"), _LONGEST_NAME), "reason": _line(row.get("reason"))}
+            {"item": one_line(row["item"], _LONGEST_NAME), "reason": one_line(row["reason"], _LONGEST_LINE)}
             for row in items[:_SHOWN_ITEMS]
         ],
         "what_to_do": list(dict.fromkeys(what_to_do))[:3],
@@ -144,15 +144,11 @@ def _explain(error: Any) -> str:
     name = "an error without a name"
     while error is not None:
         name = error.cls_name or name
-        if name in _names_of(ImportPipelineError):
+        if by_name(name):
             first_line: str = (error.message.strip().splitlines() or [""])[0]
             return first_line.partition(": ")[2] or name
         error = error.cause
     return f"{name}; the run's log says more."
-
-
-def _names_of(kind: type[Exception]) -> set[str]:
-    return {kind.__name__}.union(*(_names_of(each) for each in kind.__subclasses__()))
 
 
 def _rows(metadata: dict[str, dg.MetadataValue[Any]], label: str) -> list[dict[str, Any]]:
@@ -184,9 +180,3 @@ def _defused(line: str) -> str:
 
 def _escaped(line: str) -> str:
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _line(text: object, longest: int = _LONGEST_LINE) -> str:
-    """Return text as one line of bounded length, without characters that are not for print."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in str(text or "")).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import ssl
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -34,8 +33,6 @@ CONNECT_SECONDS = 10.0
 MAX_ATTEMPTS = 10
 SILENCE_AFTER_GIVING_UP_SECONDS = 900.0
 """After a provider refused a request again and again for its limit; longer than a run waits, so the rest goes fast."""
-
-_REMEMBERED = 4
 
 
 class HttpClient:
@@ -86,9 +83,7 @@ class HttpClient:
         self._leave = Leave(budget, self._sleep)
         self._failures = Failures(reach)
         self._refused: HttpError | None = None
-        self._remembered: OrderedDict[str, JsonObject] = OrderedDict()
         self._present = threading.local()
-        self._lock = threading.Lock()
         self._read_seconds = number_setting("IMPORT_PIPELINE_HTTP_TIMEOUT", 20, at_least=0.01)
         self._item_seconds = number_setting("IMPORT_PIPELINE_ITEM_TIMEOUT", 15 * self._read_seconds, at_least=0.01)
         max_megabytes = number_setting("IMPORT_PIPELINE_MAX_RESPONSE_MB", 50, at_least=0.01)
@@ -113,6 +108,7 @@ class HttpClient:
     ) -> None:
         """Stop it and close its connections."""
         self.stop()
+        self.memory.clear()
         self._client.close()
 
     def stop(self) -> None:
@@ -147,12 +143,7 @@ class HttpClient:
         self._reach.add_base(url)
 
     def get_json(
-        self,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        budgets: Sequence[str] = ("requests",),
-        remember: bool = False,
+        self, path: str, params: Mapping[str, Any] | None = None, *, budgets: Sequence[str] = ("requests",)
     ) -> JsonObject:
         """Get a JSON object.
 
@@ -160,7 +151,6 @@ class HttpClient:
             path: Appended to the base address; or a whole address.
             params: Query parameters; None values are left out, lists repeated.
             budgets: The rate limits it counts for.
-            remember: Keep the last few answers, for items that come from one page and follow each other.
 
         Raises:
             HttpError: The provider refused; `status` says how. Also if it went on failing after all attempts.
@@ -168,25 +158,14 @@ class HttpClient:
             ReconnectError: It does not accept the credential.
             SourceUnavailableError: It failed several requests in a row, so it is down.
         """
-        key = f"{path} {sorted((params or {}).items())}"
-        with self._lock:
-            if remember and key in self._remembered:
-                return self._remembered[key]
         answer: JsonObject = self._request("GET", path, params, budgets, read_object)
-        if remember:
-            with self._lock:
-                self._remembered[key] = answer
-                while len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
         return answer
 
-    def get_bytes(
-        self, url: str, params: Mapping[str, Any] | None = None, *, budgets: Sequence[str] = ("requests",)
-    ) -> bytes:
+    def get_bytes(self, url: str, params: Mapping[str, Any] | None = None) -> bytes:
         """Get the content of a file; see `get_json` for arguments and errors."""
         # A link that has run out is answered like a dead credential, and says nothing about ours.
         content: bytes = self._request(
-            "GET", url, params, budgets, lambda response: response.content, proves_credential=False
+            "GET", url, params, ("requests",), lambda response: response.content, proves_credential=False
         )
         return content
 
@@ -233,15 +212,7 @@ class HttpClient:
         )
         return response
 
-    def pages(
-        self,
-        path: str,
-        params: Mapping[str, Any],
-        cursor: str,
-        next_cursor: str,
-        *,
-        budgets: Sequence[str] = ("requests",),
-    ) -> Iterator[JsonObject]:
+    def pages(self, path: str, params: Mapping[str, Any], cursor: str, next_cursor: str) -> Iterator[JsonObject]:
         """Yield every page of a listing; from the beginning again if a page token has expired.
 
         Args:
@@ -249,14 +220,13 @@ class HttpClient:
             params: Repeated unchanged with every page.
             cursor: The query parameter that asks for the next page.
             next_cursor: The field of an answer that holds its value; missing, null or empty on the last page.
-            budgets: See `get_json`.
 
         Raises:
             SourceUnavailableError: The listing leads in a circle, or its tokens expire again and again.
         """
 
         def get_page(asked: Mapping[str, Any]) -> JsonObject:
-            page = self.get_json(path, asked, budgets=budgets)
+            page = self.get_json(path, asked)
             self.pages_read += 1
             return page
 

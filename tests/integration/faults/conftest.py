@@ -20,7 +20,7 @@ from fault_table import write_row
 from faults.library import BATCH, CALLS, EMAIL, FEW, SMALL_BATCH, Library
 from world import World
 
-from import_pipeline.database.opening import migrations
+from import_pipeline.database import migrations
 
 TEMPLATE = "migrated"
 

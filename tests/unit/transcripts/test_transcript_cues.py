@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from import_pipeline.errors import TranscriptError
-from import_pipeline.transcripts import Transcript, Turn, read_transcript, turns_from_srt, turns_from_vtt
+from import_pipeline.transcripts import Transcript, Turn, read_transcript, turns_from_vtt
 
 
 def vtt(body: str, name: str = "call.vtt") -> Transcript:
@@ -259,11 +259,12 @@ class TestSubRip:
         assert transcript.format == "srt"
 
     def test_a_fraction_without_padding_is_a_decimal(self) -> None:
-        assert turns_from_srt("1\n0:0:2,5 --> 0:0:3,25\nHello\n") == [Turn(None, "Hello", 2.5, 3.25)]
+        transcript = read_transcript(b"1\n0:0:2,5 --> 0:0:3,25\nHello\n", name="call.srt")
+        assert list(transcript.turns) == [Turn(None, "Hello", 2.5, 3.25)]
 
     def test_sounds_in_brackets_are_no_speakers(self) -> None:
-        text = "".join(f"{n}\n00:0{n}:00,000 --> 00:0{n}:01,000\n[Music] la la\n\n" for n in range(1, 4))
-        assert {turn.speaker for turn in turns_from_srt(text)} == {None}
+        text = "".join(f"{n}\n00:0{n}:00,000 --> 00:0{n}:01,000\n[Music] la la.\n\n" for n in range(1, 4))
+        assert {turn.speaker for turn in read_transcript(text.encode(), name="call.srt").turns} == {None}
 
     def test_a_subtitle_file_with_another_suffix_is_recognised(self) -> None:
         assert read_transcript(self.BODY.encode(), name="call.txt").format == "srt"

@@ -186,7 +186,7 @@ RECORD = {
 class TestRecords:
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
     def test_one_record(self, encoding: str) -> None:
-        assert read_records(json.dumps(RECORD).encode(encoding), name="a.json") == [RECORD]
+        assert read_records(json.dumps(RECORD).encode(encoding)) == [RECORD]
 
     def test_a_list_of_records_is_as_it_stands_in_the_file(self) -> None:
         records = [
@@ -194,7 +194,7 @@ class TestRecords:
             {"external_id": "a-2", "full_transcript": None, "source_metadata": {"a": [1, {"b": None}]}},
             {},
         ]
-        assert read_records(json.dumps(records).encode(), name="a.json") == records
+        assert read_records(json.dumps(records).encode()) == records
 
     @pytest.mark.parametrize(
         "content",
@@ -210,20 +210,20 @@ class TestRecords:
         ],
     )
     def test_other_json_is_no_record(self, content: Any) -> None:
-        assert read_records(json.dumps(content).encode(), name="a.json") is None
+        assert read_records(json.dumps(content).encode()) is None
 
     @pytest.mark.parametrize("data", [b"", b"WEBVTT", b"PK\x03\x04", b"\x00\xff", b'Ann: "full_transcript" is a field'])
     def test_other_files_are_no_records(self, data: bytes) -> None:
-        assert read_records(data, name="a.json") is None
+        assert read_records(data) is None
 
     def test_a_record_without_transcript_is_still_a_record(self) -> None:
         record = {"external_id": "a", "source_app": "x"}
-        assert read_records(json.dumps(record).encode(), name="a.json") == [record]
+        assert read_records(json.dumps(record).encode()) == [record]
 
     def test_an_entry_that_is_no_object_is_named(self) -> None:
         with pytest.raises(TranscriptError, match="its entry 2 is not an object"):
-            read_records(json.dumps([RECORD, None]).encode(), name="a.json")
+            read_records(json.dumps([RECORD, None]).encode())
 
     def test_a_damaged_file_of_records_is_an_error(self) -> None:
         with pytest.raises(TranscriptError, match=r"is damaged JSON: .* line 1"):
-            read_records(json.dumps(RECORD).encode()[:-5], name="a.json")
+            read_records(json.dumps(RECORD).encode()[:-5])

@@ -87,7 +87,7 @@ data = pathlib.Path(sys.argv[1]).read_bytes()
 before = peak()
 try:
     if sys.argv[1].endswith("json"):
-        read_records(data, name=sys.argv[1])
+        read_records(data)
     read_transcript(data, name=sys.argv[1]).to_text()
 except TranscriptError as error:
     sys.stderr.write(str(error))

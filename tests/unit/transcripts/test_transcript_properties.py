@@ -70,7 +70,7 @@ def test_any_bytes_are_a_transcript_or_a_reason(data: bytes, suffix: str) -> Non
 @given(messy_bytes)
 def test_any_bytes_are_records_or_none_or_a_reason(data: bytes) -> None:
     try:
-        records = read_records(data, name="call.json")
+        records = read_records(data)
     except TranscriptError:
         return
     assert records is None or all(isinstance(record, dict) for record in records)

@@ -45,7 +45,7 @@ FORMATS = {
 
 def text_of(path: Path) -> tuple[str, str]:
     data = path.read_bytes()
-    records = read_records(data, name=path.name)
+    records = read_records(data)
     if records is not None:
         assert len(records) == 1
         return "record", str(records[0]["full_transcript"])

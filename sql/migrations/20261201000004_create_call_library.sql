@@ -172,10 +172,17 @@ begin
                     array(select m.bank_id from public.bank_memberships as m where m.user_id = (select auth.uid()))
                 )
             );
-        -- The check keeps an owner from moving a recording into a bank of strangers, or giving it to somebody else.
+        -- Who has left a bank takes nothing out of it and deletes nothing there: a statement that reads no column is
+        -- not subject to the policy for reading, so these two ask for the bank as well. The check keeps an owner from
+        -- moving a recording into a bank of strangers, or giving it to somebody else.
         create policy "Owners update their recordings" on public.recordings
             for update to authenticated
-            using (owner_user_id = (select auth.uid()))
+            using (
+                owner_user_id = (select auth.uid())
+                and bank_id = any (
+                    array(select m.bank_id from public.bank_memberships as m where m.user_id = (select auth.uid()))
+                )
+            )
             with check (
                 owner_user_id = (select auth.uid())
                 and bank_id = any (
@@ -183,7 +190,12 @@ begin
                 )
             );
         create policy "Owners delete their recordings" on public.recordings
-            for delete to authenticated using (owner_user_id = (select auth.uid()));
+            for delete to authenticated using (
+                owner_user_id = (select auth.uid())
+                and bank_id = any (
+                    array(select m.bank_id from public.bank_memberships as m where m.user_id = (select auth.uid()))
+                )
+            );
     end if;
 
     if to_regclass('public.vault_entries') is null then

@@ -18,7 +18,7 @@ begin
             constraint users_pkey primary key (id)
         );
         alter table auth.users enable row level security;
-        create unique index users_email_key on auth.users (lower(email));
+        create unique index users_email_key on auth.users (lower(email::text collate "C"));
         revoke all on auth.users from public, anon, authenticated;
         grant select, insert, update, delete on auth.users to service_role;
     end if;

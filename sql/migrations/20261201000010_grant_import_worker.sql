@@ -3,11 +3,6 @@
 -- They come in pairs: a permissive `true` makes the owner's own policies for public irrelevant to import_worker (an
 -- `or` with a constant is dropped before anything is evaluated, and with it the grants that their subqueries would
 -- need), and a restrictive one decides alone. Where the owner has row-level security switched off they sleep.
---
--- Corrected after it was released: it asked for a right in schema auth. Where the earlier text ran, it
--- counts as this one. Its checksums: of the file, and of what the Supabase CLI keeps of it.
--- earlier 7d1681f922fb83afbe404d9f37c8ee54e3be09810753bbf974706084e4c45dc2
--- earlier 725e1650c9cdfbea211a382dc85cf2f7731aaec20eb2fc0b5d9dc3250f1b9d79
 
 
 -- 1. Schemas --------------------------------------------------------------------------------------------------------
@@ -68,6 +63,9 @@ create policy "Import worker adds vault entries" on public.vault_entries
 create policy "Import worker adds only the claimed user's recordings" on public.vault_entries
     as restrictive for insert to import_worker
     with check (import_pipeline.may_enter(recording_id, vault_id));
+create policy "Import worker enters only vaults its user may write to" on public.vault_entries
+    as restrictive for insert to import_worker
+    with check (vault_id = any ((select import_pipeline.enterable_vault_ids())::uuid[]));
 
 
 -- 4. Sync jobs: keep those of the claimed user ----------------------------------------------------------------------
@@ -79,9 +77,50 @@ create policy "Import worker keeps sync jobs" on public.sync_jobs
 create policy "Import worker keeps only the claimed user's sync jobs" on public.sync_jobs
     as restrictive for all to import_worker
     using (user_id = (select auth.uid())) with check (user_id = (select auth.uid()));
+create policy "Import worker adds only sync jobs of claimed accounts" on public.sync_jobs
+    as restrictive for insert to import_worker
+    with check (
+        coalesce(
+            metadata ->> 'account_id' = any ((select import_pipeline.claimed_account_ids())::text[]),
+            cardinality((select import_pipeline.claimed_account_ids())) > 0
+        )
+    );
+
+-- The last run of an account, which else would be looked for among all runs of a user, many thousands. Rows of the
+-- owner's own jobs name no account and are not in it.
+create index if not exists sync_jobs_account_idx
+    on public.sync_jobs ((metadata ->> 'account_id'), created_at desc)
+    where metadata ->> 'account_id' is not null;
+create index sync_jobs_processing_idx on public.sync_jobs (updated_at) where status = 'processing';
 
 
--- 5. What the owner should know -------------------------------------------------------------------------------------
+-- 5. What everybody may do on a server, and an importer need not ----------------------------------------------------
+-- Large objects are stored past every table and policy. Others may need them, so this is done only where the call
+-- library is ours, made by our migrations, and whoever migrates may; elsewhere `import-pipeline audit` names them.
+
+do $$
+declare
+    v_function regprocedure;
+begin
+    if obj_description('public.recordings'::regclass, 'pg_class') is distinct from
+            'One call each, whatever source it came from.'
+        or not exists (select from pg_catalog.pg_roles where rolname = current_user and rolsuper)
+    then
+        return;
+    end if;
+    for v_function in
+        select f.oid
+        from pg_catalog.pg_proc as f
+        where f.pronamespace = 'pg_catalog'::regnamespace
+            and f.proname in ('lo_create', 'lo_creat', 'lo_from_bytea', 'lo_put', 'lowrite')
+    loop
+        execute format('revoke execute on function %s from public', v_function);
+    end loop;
+end
+$$;
+
+
+-- 6. What the owner should know -------------------------------------------------------------------------------------
 
 do $$
 declare

@@ -70,3 +70,45 @@ begin
     end;
 end
 $$;
+
+
+-- 3. The importer's login -------------------------------------------------------------------------------------------
+-- A role that can do nothing but become import_worker. What a trigger or a mistake makes a session of the importer run
+-- then gains no more than that, whatever role it asks for. It has no password, so that it enters nowhere until somebody
+-- gives it one, but where the server asks for none.
+
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = 'import_login') then
+        if not exists (
+            select from pg_catalog.pg_roles where rolname = current_user and (rolsuper or rolcreaterole)
+        ) then
+            raise warning 'Role import_login is missing and role % may not create roles.', current_user
+                using hint = 'The importer goes on with its login; `import-pipeline audit` says what to do.';
+            return;
+        end if;
+        begin
+            create role import_login login noinherit nosuperuser nobypassrls nocreatedb nocreaterole noreplication;
+        exception when duplicate_object or unique_violation then
+            null;  -- by the migration of another database at this very moment
+        end;
+    end if;
+
+    -- Before PostgreSQL 16 a membership could not say that it is for `set role` alone; the role's NOINHERIT does.
+    begin
+        if current_setting('server_version_num')::integer >= 160000 then
+            if not pg_has_role('import_login', 'import_worker', 'set') then
+                execute 'grant import_worker to import_login with set true, inherit false, admin false';
+            end if;
+        elsif not pg_has_role('import_login', 'import_worker', 'member') then
+            execute 'grant import_worker to import_login';
+        end if;
+    exception
+        when unique_violation or internal_error then
+            null;  -- granted by the migration of another database meanwhile
+        when insufficient_privilege then
+            raise warning 'Role import_login may not act as import_worker yet.'
+                using hint = 'Let a superuser run: grant import_worker to import_login;';
+    end;
+end
+$$;

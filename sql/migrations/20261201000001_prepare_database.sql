@@ -113,11 +113,118 @@ begin
                     hint = format('Let a superuser run: grant import_worker to %I;', current_user);
         end if;
     end if;
+
+    select string_agg(attribute.name, ', ')
+    into v_problem
+    from pg_catalog.pg_roles as r
+    cross join lateral (
+        values
+            ('superuser', r.rolsuper), ('bypassrls', r.rolbypassrls), ('createrole', r.rolcreaterole),
+            ('createdb', r.rolcreatedb), ('replication', r.rolreplication)
+    ) as attribute (name, is_set)
+    where r.rolname = 'import_login' and attribute.is_set;
+    if v_problem is not null then
+        raise exception 'Role import_login exists on this server and is more than a login: %.', v_problem
+            using errcode = 'invalid_role_specification',
+                hint = 'Let a superuser run: alter role import_login nosuperuser nobypassrls nocreatedb nocreaterole '
+                    'noreplication;';
+    end if;
 end
 $$;
 
 
--- 2. Do tables that exist already have what is needed of them? ------------------------------------------------------
+-- 2. Whose is what is there? ----------------------------------------------------------------------------------------
+-- Our policies and functions trust what stands in these tables, and who owns a table can make anything stand there. So
+-- each must belong to who migrates, to the owner of the database, to a superuser, or to a role that nobody can be. The
+-- same question, asked at any time, is `sql/queries/audit_foreign_owners.sql`.
+
+do $$
+declare
+    v_problem text;
+begin
+    select string_agg(format('%s belongs to %s', o.name, r.rolname), ', ' order by o.name)
+    into v_problem
+    from (
+        select 'schema ' || n.nspname as name, n.nspowner as owner, n.nspname
+        from pg_catalog.pg_namespace as n
+        where n.nspname in ('public', 'auth', 'import_pipeline')
+        union all
+        select 'table ' || c.oid::regclass, c.relowner, n.nspname
+        from pg_catalog.pg_class as c
+        join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'p', 'v', 'm', 'f')
+            and (
+                n.nspname = 'import_pipeline'
+                or n.nspname || '.' || c.relname in (
+                    'auth.users', 'public.banks', 'public.bank_memberships', 'public.vaults',
+                    'public.vault_memberships', 'public.recordings', 'public.vault_entries', 'public.sync_jobs',
+                    'public.import_sources', 'public.import_items'
+                )
+            )
+        union all
+        select 'function ' || f.oid::regprocedure, f.proowner, n.nspname
+        from pg_catalog.pg_proc as f
+        join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+        where n.nspname = 'import_pipeline'
+            or (n.nspname = 'public' and f.proname = 'get_import_counts')
+            or (n.nspname = 'auth' and f.proname in ('uid', 'role', 'jwt'))
+    ) as o
+    join pg_catalog.pg_roles as r on r.oid = o.owner
+    cross join lateral (
+        select r.rolname in ('anon', 'authenticated', 'service_role', 'import_worker', 'import_login') as is_ours
+    ) as role
+    where not r.rolsuper
+        and r.rolname <> 'pg_database_owner'
+        and (
+            role.is_ours
+            or not (
+                exists (
+                    select
+                    from pg_catalog.pg_roles as w
+                    where (
+                            w.rolname = current_user
+                            or w.oid = (
+                                select d.datdba
+                                from pg_catalog.pg_database as d
+                                where d.datname = current_database()
+                            )
+                        )
+                        -- Of a superuser it would be said that he has the rights of everybody.
+                        and (w.oid = r.oid or (not w.rolsuper and pg_has_role(w.oid, r.oid, 'usage')))
+                )
+                or (o.nspname = 'auth' and r.rolname ~ '^supabase_')
+                or not (
+                    r.rolcanlogin or exists (select from pg_catalog.pg_auth_members as m where m.roleid = r.oid)
+                )
+            )
+        );
+    if v_problem is not null then
+        raise exception 'What policies trust belongs to others than %: %.', current_user, v_problem
+            using errcode = 'insufficient_privilege',
+                hint = format(
+                    'Look at what is there, then let it belong to %1$I (alter … owner to %1$I), or migrate as the '
+                    'role that it belongs to.', current_user
+                );
+    end if;
+
+    select string_agg(c.oid::regclass::text, ', ' order by c.relname)
+    into v_problem
+    from pg_catalog.pg_class as c
+    where c.oid = any (array[
+            to_regclass('public.banks'), to_regclass('public.bank_memberships'), to_regclass('public.vaults'),
+            to_regclass('public.vault_memberships'), to_regclass('public.recordings'),
+            to_regclass('public.vault_entries'), to_regclass('public.sync_jobs'), to_regclass('public.import_sources')
+        ])
+        and c.relkind not in ('r', 'p');
+    if v_problem is not null then
+        raise exception 'These are no tables: %.', v_problem
+            using errcode = 'wrong_object_type', hint = 'Put tables of these names in their place.';
+    end if;
+end
+$$;
+
+
+-- 3. Do tables that exist already have what is needed of them? ------------------------------------------------------
 
 do $$
 declare
@@ -133,6 +240,8 @@ begin
             ('public.banks', 'id'), ('public.banks', 'type'),
             ('public.bank_memberships', 'bank_id'), ('public.bank_memberships', 'user_id'),
             ('public.vaults', 'id'), ('public.vaults', 'bank_id'),
+            ('public.vault_memberships', 'vault_id'), ('public.vault_memberships', 'user_id'),
+            ('public.vault_memberships', 'role'),
             ('public.recordings', 'id'), ('public.recordings', 'bank_id'), ('public.recordings', 'owner_user_id'),
             ('public.recordings', 'source_app'), ('public.recordings', 'source_metadata'),
             ('public.recordings', 'created_at'),
@@ -160,13 +269,20 @@ begin
     if to_regclass('public.import_items') is not null or to_regclass('public.recordings_import_key') is not null then
         raise exception 'This database has a relation public.import_items or public.recordings_import_key already.'
             using errcode = 'duplicate_table',
-                hint = 'If import_pipeline was removed from here, remove them too; else rename what stands in the way.';
+                hint = case
+                    when to_regclass('import_pipeline.schema_migrations') is null then
+                        'If import_pipeline was removed from here, remove them too; else rename what stands in the way.'
+                    else
+                        'It was migrated before 2026-12-01: run `import-pipeline migrate`, then mark these files as '
+                        'applied (supabase migration repair).'
+                end;
     end if;
 end
 $$;
 
 
--- 3. Is every recording there once? ---------------------------------------------------------------------------------
+-- 4. Is every recording there once? ---------------------------------------------------------------------------------
+-- In one bank, that is: in another one a user's call is a copy of theirs, which they may have.
 
 do $$
 declare
@@ -186,7 +302,7 @@ begin
             row_number() over (order by count(*) desc, owner_user_id, source_app) as position
         from public.recordings
         where owner_user_id is not null and source_app is not null and source_metadata ->> 'external_id' is not null
-        group by 1, 2, 3
+        group by 1, 2, 3, bank_id
         having count(*) > 1
     )
     select
@@ -212,7 +328,7 @@ end
 $$;
 
 
--- 4. The private schema and the history -----------------------------------------------------------------------------
+-- 5. The private schema and the history -----------------------------------------------------------------------------
 
 create schema if not exists import_pipeline;
 comment on schema import_pipeline is 'Private to import_pipeline. Never list it among the schemas that an API exposes.';

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import psycopg
 from psycopg.rows import scalar_row, tuple_row
 
-from import_pipeline.database import migrations
-from import_pipeline.database.migrations import Migration
+from import_pipeline.database.migrations.files import Migration
+from import_pipeline.database.migrations.running import reading, rehearsed
 from import_pipeline.database.sql import query
 
 Connection = psycopg.Connection[Any]
@@ -22,7 +22,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing of the owner's, or beside them, that migrating would touch.
+    """One thing of the owner's, or beside his, that migrating would touch.
 
     Args:
         kind: What would be done.
@@ -54,12 +54,12 @@ def find_changes(
     Raises:
         MigrationError: As `migrations.apply`: it would not succeed.
     """
-    with migrations.reading(conn), conn.cursor(row_factory=scalar_row) as cursor:
+    with reading(conn), conn.cursor(row_factory=scalar_row) as cursor:
         tables = cursor.execute(query("find_owners_tables")).fetchall()
         before = _describe(conn, tables)
     if not tables:
         return []
-    with migrations.rehearsed(conn, planned, lock_timeout_seconds=lock_timeout_seconds):
+    with rehearsed(conn, planned, lock_timeout_seconds=lock_timeout_seconds):
         after = _describe(conn, tables)
     added = [Change("adds", name, _told(name, after)) for name in sorted(after.keys() - before.keys())]
     changed = [

@@ -1,65 +1,39 @@
--- Users may write some of the rows that are read here for all of them at once: times that no program's calendar holds,
--- a cursor in the future, texts without end. What is odd in such a row is left out here, where it leaves the database:
--- it is then that account's matter, and nobody else's import, schedule or page fails for it.
+-- How accounts are, and when they are due: for runs, `status`, the assets and their checks, so that all say the same.
+--
+-- A database that was migrated before 2026-12-01 has these functions in an earlier form, and a column that they read.
+-- It counts as migrated up to the file before this one, so that this one runs there too.
+
+drop function if exists
+    import_pipeline.find_accounts(text, uuid[]),
+    import_pipeline.due_accounts(text),
+    import_pipeline.account_health(text, uuid[]),
+    import_pipeline.overdue_items(text, timestamptz, integer);
+alter table import_pipeline.polls drop column if exists polled_at;
 
 
--- 1. Times ----------------------------------------------------------------------------------------------------------
+-- 1. The accounts of a run, and those that are due ------------------------------------------------------------------
 
-create function import_pipeline.known_time(p_time timestamptz)
-returns timestamptz
-language sql
-immutable parallel safe
-set search_path = '', pg_temp
-as $$
-    select case
-        when p_time >= timestamptz '1000-01-01 00:00:00+00' and p_time < timestamptz '9000-01-01 00:00:00+00'
-            then p_time
-    end
-$$;
-comment on function import_pipeline.known_time(timestamptz) is
-    'The time, or null for what calendars of programs do not hold: infinity, years before Christ or above 9999.';
-
-create function import_pipeline.known_cursor(p_time timestamptz)
-returns timestamptz
-language sql
-stable parallel safe
-set search_path = '', pg_temp
-as $$
-    select case
-        when p_time >= timestamptz '1970-01-01 00:00:00+00' and p_time <= now() + interval '1 day' then p_time
-    end
-$$;
-comment on function import_pipeline.known_cursor(timestamptz) is
-    'Until when an account was read, or null where that is not known: nobody has read the future, but for a clock that '
-    'was set back. Then the whole history is listed once more, which costs requests and loses no call.';
-
-revoke all on function import_pipeline.known_time(timestamptz), import_pipeline.known_cursor(timestamptz)
-    from public, anon, authenticated, service_role;
-grant execute on function import_pipeline.known_time(timestamptz), import_pipeline.known_cursor(timestamptz)
-    to import_worker;
-
-
--- 2. The accounts of everybody --------------------------------------------------------------------------------------
-
-create or replace function import_pipeline.find_accounts(p_source_app text, p_user_ids uuid[])
+create function import_pipeline.find_accounts(p_source_app text, p_user_ids uuid[])
 returns table (
-    id uuid, user_id uuid, source_app text, account_email text, is_active boolean, last_sync_at timestamptz, email text
+    id uuid, user_id uuid, source_app text, account_email text, last_sync_at timestamptz, email text
 )
 language sql
 stable security definer
 set search_path = '', pg_temp
 as $$
     select
-        s.id, s.user_id, s.source_app::text, left(s.account_email::text, 320), s.is_active,
+        s.id, s.user_id, s.source_app::text, left(s.account_email::text, 320),
         import_pipeline.known_cursor(s.last_sync_at), u.email::text
     from public.import_sources as s
     left join auth.users as u on u.id = s.user_id
     where s.source_app = p_source_app
         and (s.user_id = any (p_user_ids) or (p_user_ids is null and s.is_active))
-    order by 6 nulls first, s.id
+    order by 5 nulls first, s.id
 $$;
+comment on function import_pipeline.find_accounts(text, uuid[]) is
+    'Accounts of a source: those of the given users, active or not; given null, all active ones.';
 
-create or replace function import_pipeline.due_accounts(p_source_app text)
+create function import_pipeline.due_accounts(p_source_app text)
 returns table (
     id uuid, user_id uuid, last_sync_at timestamptz, attempts integer, is_unanswered boolean, is_held boolean,
     due_at timestamptz, not_before timestamptz
@@ -81,13 +55,13 @@ as $$
                         select min(i.retry_at)
                         from public.import_items as i
                         where i.user_id = s.user_id and i.source_app = p_source_app
-                            and i.status = 'waiting' and i.retry_at > p.polled_at
+                            and i.status = 'waiting' and i.retry_at > s.last_sync_at
                     ),
                     (
                         select min(i.retry_at)
                         from public.import_items as i
                         where i.user_id = s.user_id and i.source_app = p_source_app
-                            and i.status = 'failed' and i.retry_at > p.polled_at
+                            and i.status = 'failed' and i.retry_at > s.last_sync_at
                     )
                 )
                 else p.due_at
@@ -98,18 +72,23 @@ as $$
     from public.import_sources as s
     join auth.users as u on u.id = s.user_id
     left join import_pipeline.polls as p on p.account_id = s.id
-    -- A run of history makes room for a live one as soon as it waits. (The column may be younger than this function.)
+    -- A run of history makes room for a live one as soon as it waits.
     left join import_pipeline.leases as l
-        on l.account_id = s.id and l.expires_at > now() and to_jsonb(l) ->> 'lane' is distinct from 'history'
+        on l.account_id = s.id and l.expires_at > now() and l.lane <> 'history'
     where s.source_app = p_source_app and s.is_active
 $$;
+comment on function import_pipeline.due_accounts(text) is
+    'When each active account of a source is due for a run, whether a live run holds it, and how the last ones went.';
 
-create or replace function import_pipeline.account_health(p_source_app text, p_user_ids uuid[])
+
+-- 2. How the accounts are -------------------------------------------------------------------------------------------
+
+create function import_pipeline.account_health(p_source_app text, p_user_ids uuid[])
 returns table (
     account_id uuid, user_id uuid, label text, source_app text, account_email text, is_active boolean,
     has_credential boolean, created_at timestamptz, last_sync_at timestamptz, error_message text,
     imported bigint, waiting bigint, failed bigint, ignored bigint, new_since_yesterday bigint,
-    oldest_waiting_at timestamptz, next_retry_at timestamptz, next_sync_at timestamptz,
+    next_retry_at timestamptz, next_sync_at timestamptz,
     last_run_status text, last_run_at timestamptz, last_run_error text,
     progress_current integer, progress_total integer
 )
@@ -132,7 +111,6 @@ begin
                 count(*) filter (
                     where i.status = 'imported' and i.run_id is not null and i.updated_at > now() - interval '1 day'
                 ) as new_since_yesterday,
-                min(coalesce(i.started_at, i.first_seen_at)) filter (where i.status = 'waiting') as oldest_waiting_at,
                 min(i.retry_at) filter (where i.status in ('waiting', 'failed')) as next_retry_at,
                 min(i.retry_at) filter (
                     where i.status in ('waiting', 'failed') and i.retry_at > now()
@@ -157,7 +135,6 @@ begin
             coalesce(items.failed, 0),
             coalesce(items.ignored, 0),
             coalesce(items.new_since_yesterday, 0),
-            import_pipeline.known_time(items.oldest_waiting_at),
             items.next_retry_at,
             case
                 when s.is_active
@@ -167,7 +144,7 @@ begin
                     least(
                         coalesce(polls.due_at, now()),
                         items.coming_retry_at,
-                        case when items.next_retry_at > polls.polled_at then items.next_retry_at end
+                        case when items.next_retry_at > s.last_sync_at then items.next_retry_at end
                     )
                 )
             end,
@@ -194,10 +171,15 @@ begin
         using p_source_app, p_user_ids;
 end
 $$;
+comment on function import_pipeline.account_health(text, uuid[]) is
+    'How each account is: of one source or (null) of all, of the given users or (null) of everybody.';
 
-create or replace function import_pipeline.overdue_items(p_source_app text, p_before timestamptz, p_limit integer)
+
+-- 3. Items that wait for too long -----------------------------------------------------------------------------------
+
+create function import_pipeline.overdue_items(p_source_app text, p_before timestamptz, p_limit integer)
 returns table (
-    total bigint, user_id uuid, label text, external_id text, title text, waiting_since timestamptz,
+    total bigint, label text, external_id text, title text, waiting_since timestamptz,
     retry_at timestamptz, reason text
 )
 language sql
@@ -206,7 +188,6 @@ set search_path = '', pg_temp
 as $$
     select
         count(*) over (),
-        i.user_id,
         coalesce(u.email, i.user_id::text)::text,
         i.external_id,
         i.title,
@@ -219,27 +200,18 @@ as $$
     order by coalesce(i.started_at, i.first_seen_at), i.user_id, i.external_id
     limit p_limit
 $$;
+comment on function import_pipeline.overdue_items(text, timestamptz, integer) is
+    'Items of a source that wait since before a time, the oldest first, and how many there are in total.';
 
-
--- 3. Runs that ended without a word ---------------------------------------------------------------------------------
-
-create or replace function import_pipeline.silent_sync_jobs(p_limit integer)
-returns table (
-    id uuid, user_id uuid, account_id uuid, source_app text, run_id text, holder_process text, is_silent boolean
-)
-language sql
-stable security definer
-set search_path = '', pg_temp
-as $$
-    select
-        j.id, j.user_id, s.id, s.source_app::text, j.metadata ->> 'run_id', l.holder_process,
-        l.expires_at < clock_timestamp()
-        or (l.account_id is null and j.updated_at < clock_timestamp() - interval '90 seconds')
-    from public.sync_jobs as j
-    join public.import_sources as s on s.id::text = j.metadata ->> 'account_id' and s.user_id = j.user_id
-    left join import_pipeline.leases as l on l.account_id = s.id and l.holder = j.metadata ->> 'run_id'
-    where j.status = 'processing' and char_length(j.metadata ->> 'run_id') <= 255
-    -- Each user's in turn: whoever may write such rows could else put any number of his own before all others.
-    order by row_number() over (partition by j.user_id order by j.updated_at), j.updated_at
-    limit p_limit
-$$;
+revoke all on function
+    import_pipeline.find_accounts(text, uuid[]),
+    import_pipeline.due_accounts(text),
+    import_pipeline.account_health(text, uuid[]),
+    import_pipeline.overdue_items(text, timestamptz, integer)
+    from public, anon, authenticated, service_role;
+grant execute on function
+    import_pipeline.find_accounts(text, uuid[]),
+    import_pipeline.due_accounts(text),
+    import_pipeline.account_health(text, uuid[]),
+    import_pipeline.overdue_items(text, timestamptz, integer)
+    to import_worker;

@@ -1,28 +1,5 @@
--- Runs over history give way to those for what is new: they lend them the account's lease and get it back afterwards,
--- and leave them the next free place in a rate budget.
+-- What the processes of one account have asked of its provider lately, so that together they stay within its limit.
 
-
--- 1. Leases that are lent -------------------------------------------------------------------------------------------
-
-alter table import_pipeline.leases
-    add column lane text not null default 'live',
-    add column wanted_by text,
-    add column wanted_by_process text,
-    add column wanted_at timestamptz,
-    add column lent_by text,
-    add column lent_by_process text,
-    add constraint leases_lane_check check (lane in ('live', 'history'));
-comment on column import_pipeline.leases.lane is 'Whether its holder imports what is new, or a month of history.';
-comment on column import_pipeline.leases.wanted_by is 'The live run that waits for a holder in the history lane.';
-comment on column import_pipeline.leases.lent_by is 'The run over history that gets it back from its holder.';
-
-
--- 2. Live runs are served first -------------------------------------------------------------------------------------
-
-alter table import_pipeline.rate_budgets add column live_waits_until timestamptz;
-comment on column import_pipeline.rate_budgets.live_waits_until is 'Until then a free place is kept for a live run.';
-
-drop function import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[]);
 create function import_pipeline.take_rate_budgets(
     p_account_id uuid, p_names text[], p_allowed integer[], p_seconds double precision[],
     p_lane text default 'live'
@@ -30,7 +7,7 @@ create function import_pipeline.take_rate_budgets(
 returns table (wait_seconds double precision, blocked boolean, taken_at double precision, used integer[])
 language plpgsql
 volatile
-set search_path = ''
+set search_path = '', pg_temp
 as $$
 declare
     v_now double precision;
@@ -109,9 +86,77 @@ comment on function import_pipeline.take_rate_budgets(uuid, text[], integer[], d
     'Counts a request on all these budgets if each has room; otherwise says how long to wait and counts nothing. '
     'Where a live run waits, history waits longer.';
 
+create function import_pipeline.count_request(
+    p_account_id uuid, p_name text, p_seconds double precision, p_at double precision, p_number integer
+)
+returns void
+language sql
+volatile
+set search_path = '', pg_temp
+as $$
+    update import_pipeline.rate_budgets as b
+    set (counted_at, counts) = (
+        select coalesce(array_agg(e.at order by e.at), '{}'), coalesce(array_agg(e.n order by e.at), '{}')
+        from (
+            select g.at, sum(g.n)::integer as n
+            from (
+                select * from unnest(b.counted_at, b.counts)
+                union all
+                select ceil(p_at / p_seconds * 100) * p_seconds / 100, p_number
+            ) as g (at, n)
+            where g.at + p_seconds > extract(epoch from clock_timestamp())
+                and g.at < extract(epoch from clock_timestamp()) + p_seconds
+            group by g.at
+            having sum(g.n) > 0
+        ) as e
+    ),
+    updated_at = clock_timestamp()
+    where b.account_id = p_account_id and b.name = p_name
+$$;
+comment on function import_pipeline.count_request(uuid, text, double precision, double precision, integer) is
+    'Adds to the log of a budget, and forgets what is older than its span.';
+
+-- A request counts for one span from its answer, less the time that every answer takes at least: so much of it lies
+-- behind the moment at which the provider counts, or before that moment for the next request.
+create function import_pipeline.settle_rate_budgets(
+    p_account_id uuid, p_names text[], p_seconds double precision[], p_taken_at double precision,
+    p_sooner double precision
+)
+returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+    v_now double precision := extract(epoch from clock_timestamp());
+    v_at double precision := greatest(p_taken_at, v_now - p_sooner);
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    perform from import_pipeline.rate_budgets as b
+    where b.account_id = p_account_id and b.name = any (p_names)
+    order by b.name collate "C"
+    for update;
+    for i in 1 .. cardinality(p_names) loop
+        if ceil(v_at / p_seconds[i] * 100) > ceil(p_taken_at / p_seconds[i] * 100) then
+            perform import_pipeline.count_request(p_account_id, p_names[i], p_seconds[i], v_at, 1);
+            if p_taken_at + p_seconds[i] > v_now then
+                perform import_pipeline.count_request(p_account_id, p_names[i], p_seconds[i], p_taken_at, -1);
+            end if;
+        end if;
+    end loop;
+end
+$$;
+comment on function import_pipeline.settle_rate_budgets(
+    uuid, text[], double precision[], double precision, double precision
+) is 'Counts an answered request from so many seconds ago on, not from when it was sent.';
+
 revoke execute on function
-    import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[], text)
+    import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[], text),
+    import_pipeline.count_request(uuid, text, double precision, double precision, integer),
+    import_pipeline.settle_rate_budgets(uuid, text[], double precision[], double precision, double precision)
     from public, anon, authenticated, service_role;
 grant execute on function
-    import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[], text)
+    import_pipeline.take_rate_budgets(uuid, text[], integer[], double precision[], text),
+    import_pipeline.count_request(uuid, text, double precision, double precision, integer),
+    import_pipeline.settle_rate_budgets(uuid, text[], double precision[], double precision, double precision)
     to import_worker;
