@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import psycopg
@@ -22,6 +22,8 @@ from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import ListedItems, NewItems, hold
 
 _logger = logging.getLogger(__name__)
+
+Decision = Literal["skipped", "waiting", "ignored"] | NewItem | Known | Ignored
 
 DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
 
@@ -97,7 +99,7 @@ def _decide(
     found: DuplicateCheck | None,
     now: datetime,
     always_attempt: bool,
-) -> Any:
+) -> Decision:
     if row is not None and row.recording_id is not None and row.status == "imported":
         if (row.error_message or "").startswith(NO_VAULT_ENTRY):
             return Known(item, row.recording_id, needs_vault_entry=True)
