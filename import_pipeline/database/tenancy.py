@@ -24,7 +24,6 @@ from import_pipeline.database.connections import (
     BoundedConnection,
     pipeline_of,
     prepares,
-    send_all,
 )
 from import_pipeline.database.sql import query
 from import_pipeline.errors import ConfigurationError
@@ -68,11 +67,11 @@ def acting_as(
             yield
         return
     with ExitStack() as stack:
-        with _explaining_refusals(conn), pipeline_of(conn) as pipeline:
+        with _explaining_refusals(conn), pipeline_of(conn) as pending:
             # Not `conn.transaction()`, which waits for its beginning.
             stack.enter_context(psycopg.Transaction(conn))
             if not conn.autocommit:
-                pipeline.sync()  # else the driver does not know yet, and begins once more
+                pending.sync()  # else the driver does not know yet, and begins once more
             _act(conn, _settings(conn, user_id, lock_seconds))
         yield
 
@@ -114,7 +113,6 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
             _act(conn, settings)
             yield
             conn.execute("commit")
-            send_all(conn)
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
         _roll_back(conn)
         with acting_as(conn, user_id):  # which says so if it was not the statement

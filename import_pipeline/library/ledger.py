@@ -7,6 +7,7 @@ Progress, failures, retries, completeness and the status of a run are counted fr
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
+from import_pipeline.database.connections import prepares
 from import_pipeline.database.sql import columns, query
 from import_pipeline.database.tenancy import acting_at_once
 from import_pipeline.errors import ErrorClass, InvalidRecordError
@@ -105,12 +107,7 @@ def record_outcomes(
         counted: Keys that an earlier part of the same batch has counted as inserted, to which this call adds its own;
             a copy of one of them counts as skipped.
     """
-    return send_outcomes(conn, account, run_id, written).count(set() if counted is None else counted)
-
-
-def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Sequence[Written]) -> SentOutcomes:
-    """Do what `record_outcomes` does but for the counting; within `conn.pipeline()` nothing is waited for."""
-    settled = [
+    replaced = [
         one.outcome.item.provisional_id
         for one in written
         if isinstance(one.outcome, Ready | Known) and one.outcome.item.provisional_id
@@ -121,40 +118,27 @@ def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Seq
         rows.setdefault(row_values["external_id"], row_values)
     rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
     account_of = {"user_id": account.user_id, "source_app": account.source_app}
-    cursor = conn.cursor(row_factory=tuple_row)
+    # No row: it is imported already, and this attempt came to less.
+    now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
     if rows:
-        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of, prepare=True)
-    if settled:
-        conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": settled})
-    return SentOutcomes(run_id, len(written), frozenset(rows), cursor)
-
-
-@dataclass(frozen=True, slots=True)
-class SentOutcomes:
-    """Outcomes on their way into the ledger."""
-
-    run_id: str
-    number: int
-    keys: frozenset[str]
-    cursor: psycopg.Cursor[tuple[Any, ...]]
-
-    def count(self, counted: set[str]) -> Counts:
-        """Count by what the ledger says; see `record_outcomes`."""
-        if not self.keys:
-            return Counts()
-        # No row: it is imported already, and this attempt failed or waits.
-        now: dict[str, tuple[str, str | None]] = dict.fromkeys(self.keys, ("imported", None))
-        now |= {key: (status, run) for key, status, run in self.cursor.fetchall()}
-        imported = sum(1 for status, _ in now.values() if status == "imported")
-        inserted = {key for key, (status, run) in now.items() if status == "imported" and run == self.run_id} - counted
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            parameters = columns(list(rows.values())) | account_of
+            cursor.execute(query("record_outcomes"), parameters, prepare=prepares(conn))
+            now |= {key: (status, run) for key, status, run in cursor}
+    if replaced:
+        conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": replaced})
+    statuses = Counter(status for status, _ in now.values())
+    inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id}
+    inserted -= set() if counted is None else counted
+    if counted is not None:
         counted |= inserted
-        return Counts(
-            inserted=len(inserted),
-            skipped=imported - len(inserted) + self.number - len(self.keys),
-            waiting=sum(1 for status, _ in now.values() if status == "waiting"),
-            failed=sum(1 for status, _ in now.values() if status == "failed"),
-            ignored=sum(1 for status, _ in now.values() if status == "ignored"),
-        )
+    return Counts(
+        inserted=len(inserted),
+        skipped=statuses["imported"] - len(inserted) + len(written) - len(rows),
+        waiting=statuses["waiting"],
+        failed=statuses["failed"],
+        ignored=statuses["ignored"],
+    )
 
 
 def count_run(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> Counts:

@@ -24,6 +24,8 @@ from import_pipeline.stages.run import ListedItems, NewItems
 
 _logger = logging.getLogger(__name__)
 
+Decision = Literal["skipped", "waiting", "ignored"] | NewItem | Known | Ignored
+
 
 @dg.op(
     ins={"batch": dg.In(ListedItems)},
@@ -95,7 +97,7 @@ def _decide(
     found: DuplicateCheck | None,
     now: datetime,
     always_attempt: bool,
-) -> Literal["skipped", "waiting", "ignored"] | NewItem | Known | Ignored:
+) -> Decision:
     if row is not None and row.recording_id is not None and row.status == "imported":
         if (row.error_message or "").startswith(NO_VAULT_ENTRY):
             return Known(item, row.recording_id, needs_vault_entry=True)
