@@ -166,7 +166,8 @@ def _write_with_care(
             written = _write_together(conn, account, outcomes, now)
             counts = record_outcomes(conn, account, run_id, written, counted_now)
             # What the owner put off until the commit is judged now, while it can still be told whose fault it is.
-            conn.execute("set constraints all immediate; set constraints all deferred")
+            conn.execute(query("judge_constraints"))
+            conn.execute(query("defer_constraints"))
         counted |= counted_now
         return counts, sum(1 for one in written if one.vault_error)
     except psycopg.Error as error:

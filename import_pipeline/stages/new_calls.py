@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline.database.connections import pipeline_of
+from import_pipeline.database.connections import pipeline_of, set_locally
 from import_pipeline.database.errors import is_about_every_row
 from import_pipeline.database.sql import columns, query
 from import_pipeline.errors import ItemError
@@ -49,12 +49,12 @@ def write_new(
         ]
         with conn.transaction(), pipeline_of(conn):
             # Otherwise each statement would be planned for its own arrays, and all texts copied once more for that.
-            conn.execute("set local plan_cache_mode = force_generic_plan")
+            set_locally(conn, plan_cache_mode="force_generic_plan")
             _send_rows(conn, list(rows.values()))
             counts = record_outcomes(conn, account, run_id, written, counted_now)
             # What the owner put off until the commit is judged now, while the chunk can still be written with care.
-            conn.execute("set constraints all immediate")
-            conn.execute("set constraints all deferred")
+            conn.execute(query("judge_constraints"))
+            conn.execute(query("defer_constraints"))
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
             raise
