@@ -215,7 +215,7 @@ def test_an_answer_can_be_cut_off_before_its_announced_length() -> None:
 
 
 def test_an_answer_can_drip_and_never_end() -> None:
-    with FathomServer(calls=3, faults=Faults(next_faults=["slow"], hang_seconds=0.3)) as server:
+    with FathomServer(calls=3, faults=Faults(next_faults=["slow"], hang_seconds=2)) as server:
         with socket.create_connection((server.host, server.port)) as connection:
             connection.sendall(b"GET /external/v1/meetings HTTP/1.1\r\nX-Api-Key: fathom-test-key\r\n\r\n")
             pieces = []
@@ -654,16 +654,19 @@ def test_the_quota_ends_with_403() -> None:
         assert "Retry-After" not in answer.headers
 
 
-def test_captions_are_escaped_twice_overlap_and_can_repeat_lines() -> None:
+def test_captions_come_in_languages_escaped_twice_overlap_and_can_repeat_lines() -> None:
     with YouTubeServer(calls=9) as server:
 
-        def captions_of(call: Call) -> list[ElementTree.Element]:
+        def tracks_of(call: Call) -> Any:
             body = json.dumps({"videoId": server.external_id(call)})
             player = ask(server, "/youtubei/v1/player", form=body).json
-            track = player["captions"]["playerCaptionsTracklistRenderer"]["captionTracks"][0]
-            link = target_of(track["baseUrl"]).replace("&fmt=srv3", "")
+            return player["captions"]["playerCaptionsTracklistRenderer"]["captionTracks"]
+
+        def captions_of(call: Call) -> list[ElementTree.Element]:
+            link = target_of(tracks_of(call)[0]["baseUrl"]).replace("&fmt=srv3", "")
             return list(ElementTree.fromstring(ask(server, link).body))  # noqa: S314
 
+        assert [track["languageCode"] for track in tracks_of(server.calls[1])] == ["en", "fr", "ja"]
         written = captions_of(server.calls[8])
         assert [float(each.attrib["start"]) for each in written] == [each.start for each in server.calls[8].segments]
         assert any("&amp;" in (each.text or "") or "&#" in (each.text or "") for each in written)
