@@ -53,7 +53,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send one request now, to be given to `RateBudget.settle` after its answer."""
+    """Leave to send one request now, to be given to `RateBudget.note_answered` after its answer."""
 
     names: tuple[str, ...]
     taken_at: float
@@ -128,7 +128,7 @@ class RateBudget:
                 raise RateLimitedError(f"{why} until {until:%Y-%m-%d %H:%M} UTC.", retry_at=until)
             self._sleep(wait_seconds)
 
-    def settle(self, permit: Permit) -> None:
+    def note_answered(self, permit: Permit) -> None:
         """Note that a request was answered."""
         limits = [self._limits[name] for name in permit.names]
         now = time.monotonic()
