@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from import_pipeline.cli.dev.address import Address
 from import_pipeline.cli.dev.guard import ROLE, Guard
+from import_pipeline.cli.dev.http_connections import bounded
 from import_pipeline.cli.dev.sign_in import OPERATOR, SignIn
 
 # What Dagster's own command takes by default.
@@ -90,7 +91,16 @@ def main(host: str, port: int, workspace_file: str, folder: Path, everybody: str
         with Workspace(instance, target, version=__version__, read_only=True) as workspace:
             app = make_application(workspace, Address.of(host, port), SignIn(folder), everybody)
             # Nothing that a client says of itself is believed: neither whom it stands for nor how it came.
-            uvicorn.run(app, host=host, port=port, log_level="warning", proxy_headers=False, server_header=False)
+            uvicorn.run(
+                app,
+                host=host,
+                port=port,
+                http=bounded(),
+                backlog=100,  # so many connections may come at once
+                log_level="warning",
+                proxy_headers=False,
+                server_header=False,
+            )
 
 
 @asynccontextmanager
