@@ -25,7 +25,7 @@ from import_pipeline.connectors.base import get_connector
 from import_pipeline.connectors.file_upload.fences import IS_LINK
 from import_pipeline.definitions import build_defs
 from import_pipeline.defs import sensors
-from import_pipeline.defs.sensors import drop_folder as drop_folder_sensor
+from import_pipeline.defs.sensors import watch_drop_folder as drop_folder_sensor
 from import_pipeline.defs.sensors.watch_drop_folder import ask_for_files
 from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.stages.postgres import PostgresResource
