@@ -119,7 +119,7 @@ def folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fol
     monkeypatch.setenv("IMPORT_PIPELINE_DROP_FOLDER", str(tmp_path / "drop"))
     monkeypatch.setenv("IMPORT_PIPELINE_SETTLE_SECONDS", "0")
     # A red run keeps its users for a minute, so that its rows can be settled; here they are settled when it ends.
-    monkeypatch.setattr(sensors, "_SETTLED_AFTER", -timedelta(minutes=1))
+    monkeypatch.setattr(sensors, "_CLOSED_AFTER", -timedelta(minutes=1))
     return Folder(world, tmp_path / "drop", monkeypatch)
 
 
