@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from import_pipeline.errors import ItemError
-from import_pipeline.json_bounds import has_too_many_values
 from import_pipeline.records import JsonObject
+from import_pipeline.transcripts.json_bounds import has_too_many_values
 
 DEEPEST = 200
 """Levels of nesting; an item with half of them is refused, see `library/normalise.py`."""

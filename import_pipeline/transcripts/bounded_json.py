@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from import_pipeline.errors import TranscriptError
-from import_pipeline.json_bounds import has_too_many_values
+from import_pipeline.transcripts.json_bounds import has_too_many_values
 from import_pipeline.transcripts.text import TextFile
 
 _NOT_TRANSCRIPT = "is JSON, but not of a transcript"
