@@ -394,6 +394,21 @@ def test_a_browser_that_came_by_a_link_of_another_site_asks_again_with_its_cooki
     assert b"import-pipeline dev --link" in second.body
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("kind", [OPERATOR, VIEWER])
+def test_a_link_that_another_site_leads_to_is_not_used_before_the_browser_has_asked_again(
+    ui: Ui, kind: str, site: str
+) -> None:
+    link, page = f"/sign-in?token={ui.sign_in.make_token(kind)}", ("Accept", "text/html")
+    first = ui.send("GET", link, [page, *fetched(site, "navigate", "document")], role=None)
+    assert (first.status, first.cookie) == (401, "")
+    assert b"location.replace" in first.body
+    itself = [page, *fetched("same-origin", "navigate", "document")]
+    assert not ui.send("GET", link, itself).cookie or kind == OPERATOR, "the cookie comes along, and stays"
+    if kind == VIEWER:
+        assert ui.send("GET", link, itself, role=None).cookie
+
+
 @pytest.mark.parametrize("role", [OPERATOR, VIEWER, None])
 @pytest.mark.parametrize("target", ["/", "/favicon.png", "/graphql", "/sign-in?token=x", "/no/such/page"])
 def test_every_answer_keeps_other_sites_from_showing_it(ui: Ui, role: str | None, target: str) -> None:

@@ -134,6 +134,19 @@ def test_a_link_in_a_chat_leads_who_is_signed_in_to_its_page(page: Page, dev: De
     assert page.url.startswith(f"{dev.url}/runs")
 
 
+def test_the_link_for_colleagues_in_a_chat_leaves_the_operator_the_operator_and_lets_a_colleague_in(
+    page: Page, browser: Browser, dev: Dev, stranger: int
+) -> None:
+    chat = f"http://localhost:{stranger}/to?{dev.link('--viewer')}"
+    colleague = browser.new_page()
+    for visitor, answer in ((page, 200), (colleague, 403)):
+        visitor.goto(chat)
+        visitor.get_by_text("an alert").click()
+        expect(visitor.get_by_text("Overview").first).to_be_visible()
+        assert visitor.evaluate(ASK, "mutation { setNuxSeen }") == answer
+    colleague.context.close()
+
+
 @pytest.fixture
 def shoot_signing_in(browser: Browser, dev: Dev, pictures: Callable[[Page, str], None]) -> None:
     for name, size, scheme in (

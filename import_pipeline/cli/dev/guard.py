@@ -109,6 +109,8 @@ class Guard:
 
     def _enter(self, conn: HTTPConnection, role: str | None, origin: str) -> Response:
         """Exchange a link's token for a session, and lead to where the token is not."""
+        if role is None and _comes_from_elsewhere(conn):  # the cookie of who followed the link may have been withheld
+            return _ask_to_sign_in(conn, "GET")
         token = conn.query_params.get("token", "")
         given = self._sign_in.redeem(token) if token else None
         if given is None and role is None:
@@ -140,6 +142,10 @@ def _is_from(conn: HTTPConnection, origin: str, method: str) -> bool:
     return is_followed or conn.headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
+def _comes_from_elsewhere(conn: HTTPConnection) -> bool:
+    return conn.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
 def _is_json(conn: HTTPConnection) -> bool:
     # As every client writes it: Dagster looks for these letters, and without them into the address.
     return conn.headers.get("content-type", "").partition(";")[0].rstrip() == "application/json"
@@ -152,8 +158,7 @@ def _ask_to_sign_in(conn: HTTPConnection, method: str, status: int = 401, headin
     the page asks once more, by itself; the cookie comes with that.
     """
     if method == "GET" and "text/html" in conn.headers.get("accept", ""):
-        asks_again = status == 401 and conn.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        return _page(status, heading, asks_again=asks_again)
+        return _page(status, heading, asks_again=status == 401 and _comes_from_elsewhere(conn))
     return _tell(status, f"{heading}: `import-pipeline dev --link` prints a link.")
 
 
