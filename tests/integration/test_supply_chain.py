@@ -25,7 +25,7 @@ def declared() -> Iterator[Requirement]:
     """Every requirement: to run it, to develop it, to build it."""
     yield from map(Requirement, PROJECT["project"]["dependencies"])
     yield from map(Requirement, PROJECT["build-system"]["requires"])
-    for group in PROJECT["dependency-groups"].values():
+    for group in (*PROJECT["dependency-groups"].values(), *PROJECT["project"]["optional-dependencies"].values()):
         yield from map(Requirement, group)
 
 
