@@ -235,7 +235,7 @@ def _is_storable(text: str) -> bool:
 
 def _require_text(value: object, name: str, cleaner: _Cleaner) -> str:
     text = _optional_text(value, name, cleaner)
-    if text is None or not text.strip():
+    if text is None or not any(char.isprintable() and not char.isspace() for char in text):  # nobody would see any
         raise InvalidRecordError(f"The record has no {name}.")
     return text
 

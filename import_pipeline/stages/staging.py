@@ -28,7 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from import_pipeline.database.embedded import home
-from import_pipeline.errors import ErasureError, StagedFileError
+from import_pipeline.errors import ConfigurationError, ErasureError, StagedFileError
 from import_pipeline.records import (
     Account,
     Batch,
@@ -123,19 +123,29 @@ class StreamIOManager(dg.ConfigurableIOManager):
 
     def resolve_base(self) -> str:
         """Return where the files are, at the time of the run."""
-        return self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")
+        base = self.base or os.environ.get("IMPORT_PIPELINE_STAGING") or str(home() / "staging")
+        return UPath(base).path if base.startswith(("file:", "local:")) else base
 
     def private_base(self) -> str:
         """Return where the files are, made if it is missing.
 
         Raises:
-            ConfigurationError: It is a folder of this machine, and others may write there or put another in its place.
+            ConfigurationError: It is a folder of this machine, and others may write there or put another in its place;
+                or what reads such an address is not installed.
         """
-        base = UPath(self.resolve_base())
-        if _is_local(base):
+        address = self.resolve_base()
+        try:
+            base = UPath(address)
+            is_local = _is_local(base)
+            if not is_local:
+                _ = base.fs
+        except (ImportError, ValueError) as error:
+            how = "install import-pipeline[s3]" if address.startswith("s3:") else str(error)
+            raise ConfigurationError(f"IMPORT_PIPELINE_STAGING, {address}, cannot be used: {how}.") from None
+        if is_local:
             _make_private_folder(base)
             require_private(Path(base.path))
-        return self.resolve_base()
+        return address
 
     def _path(self, identifier: Iterable[str]) -> UPath:
         run_id, step, *output = [_file_name(part) for part in identifier]

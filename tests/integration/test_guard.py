@@ -465,6 +465,25 @@ def test_whoever_does_not_come_through_the_guard_changes_nothing(workspace: Work
     assert workspace.create_request_context().read_only
 
 
+@pytest.mark.parametrize("role", [OPERATOR, VIEWER])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"[{}]", b"null", b"1", b'"{version}"', b"{", b"\xff", b"[" * 100_000, b"{}"),
+        *(b'{"query": 1}', b'{"query": ["{version}"]}', b'{"query": "{version}", "variables": [1]}'),
+        *(b'{"query": "{version}", "variables": "[1]"}', b'{"query": "{version}", "operationName": 1}'),
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_what_is_no_graphql_is_refused_and_is_no_error_of_the_server(ui: Ui, role: str, body: bytes) -> None:
+    assert ui.send("POST", "/graphql", [JSON, ui.here], body, role=role).status == 400
+
+
+@pytest.mark.parametrize("role", [OPERATOR, VIEWER])
+def test_a_run_that_is_none_is_not_found(ui: Ui, role: str) -> None:
+    assert ui.send("GET", "/download_debug/4711", role=role).status == 404
+
+
 # -- people who keep connections open ---------------------------------------------------------------------------------
 
 

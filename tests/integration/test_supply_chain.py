@@ -26,7 +26,7 @@ def declared() -> Iterator[Requirement]:
     yield from map(Requirement, PROJECT["project"]["dependencies"])
     yield from map(Requirement, PROJECT["build-system"]["requires"])
     for group in (*PROJECT["dependency-groups"].values(), *PROJECT["project"]["optional-dependencies"].values()):
-        yield from (each for each in map(Requirement, group) if each.name != PROJECT["project"]["name"])
+        yield from map(Requirement, group)
 
 
 @pytest.mark.parametrize("requirement", list(declared()), ids=str)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +17,7 @@ import psutil
 
 from import_pipeline.errors import ConfigurationError
 
+_HOST = re.compile(r"[a-z0-9_.-]+|[0-9a-f:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -39,9 +42,15 @@ class Address:
         Raises:
             ConfigurationError: `IMPORT_PIPELINE_UI_URL` is not the address of a website.
         """
-        public_url = os.environ.get("IMPORT_PIPELINE_UI_URL", "").strip().rstrip("/") or None
-        if public_url is not None and _origin(public_url) is None:
-            raise ConfigurationError("IMPORT_PIPELINE_UI_URL must begin with https:// or http:// and name a host.")
+        told = os.environ.get("IMPORT_PIPELINE_UI_URL", "").strip()
+        public_url = _origin(told)
+        if told and public_url is None:
+            raise ConfigurationError(
+                "IMPORT_PIPELINE_UI_URL must be https:// or http:// and a host (letters of other alphabets as xn--…), "
+                "perhaps with a port, and nothing behind it."
+            )
+        with suppress(OSError):  # `0`, `127.1` and the like
+            host = socket.inet_ntoa(socket.inet_aton(host))
         return cls(host.strip("[]"), port, public_url)
 
     @property
@@ -97,7 +106,8 @@ class Address:
     @property
     def _is_everywhere(self) -> bool:
         try:
-            return ipaddress.ip_address(self.host).is_unspecified
+            address = ipaddress.ip_address(self.host)
+            return (getattr(address, "ipv4_mapped", None) or address).is_unspecified
         except ValueError:
             return False
 
@@ -122,6 +132,8 @@ def _origin(url: str) -> str | None:
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    is_origin = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
+    host = parts.hostname or ""
+    if parts.scheme not in _DEFAULT_PORTS or not is_origin or not _HOST.fullmatch(host) or port == 0:
         return None
-    return _as_origin(parts.scheme, parts.hostname, port)
+    return _as_origin(parts.scheme, host, port)

@@ -58,7 +58,25 @@ class Webserver(DagsterWebserver[Workspace, WorkspaceRequestContext]):
         """Answer a query or mutation. GET is what any page can let a browser do, and a link can hold a mutation."""
         if request.method != "POST":
             return _refuse(405, "GraphQL is asked by POST.")
+        try:
+            asked = await request.json()
+        except (ValueError, RecursionError):
+            asked = None
+        if (
+            not isinstance(asked, dict)
+            or not isinstance(asked.get("query"), str)
+            or not isinstance(asked.get("variables"), dict | None)
+            or not isinstance(asked.get("operationName"), str | None)
+        ):
+            return _refuse(400, "That is no GraphQL request.")
         answer: Response = await super().graphql_http_endpoint(request)
+        return answer
+
+    async def download_debug_file_endpoint(self, request: Request) -> Response:
+        """Answer with all that is known of a run; Dagster's own answer to a run that is none is an error of its own."""
+        if not self._process_context.instance.has_run(request.path_params["run_id"]):
+            return _refuse(404, "There is no such run.")
+        answer: Response = await super().download_debug_file_endpoint(request)
         return answer
 
     async def execute_graphql_request(

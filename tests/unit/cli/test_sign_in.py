@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import threading
 import time
@@ -149,9 +150,35 @@ def test_what_others_may_reach_is_no_loopback_address_however_it_is_written(host
 
 
 @pytest.mark.parametrize(
-    "url", ["ui.example.com", "ftp://ui.example.com", "https://", "https://ui:port", "javascript:1"]
+    "url",
+    [
+        *("ui.example.com", "ftp://ui.example.com", "https://", "https://ui:port", "javascript:1"),
+        *("https://ui.example.com/dagster", "https://ui.example.com?x=1", "https://ui.example.com#x"),
+        *("https://ana:secret@ui.example.com", "https://bücher.example", "https://a b", "https://ui.example.com:0"),
+    ],
 )
 def test_a_public_address_that_is_none_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPORT_PIPELINE_UI_URL", url)
     with pytest.raises(ConfigurationError, match="IMPORT_PIPELINE_UI_URL"):
         Address.of("127.0.0.1", 3000)
+
+
+@pytest.mark.parametrize(
+    ("told", "url"),
+    [
+        ("https://UI.example.com:443/", "https://ui.example.com"),
+        (" HTTP://ui.example.com:81 ", "http://ui.example.com:81"),
+    ],
+)
+def test_a_public_address_is_written_as_browsers_write_it(told: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPORT_PIPELINE_UI_URL", told)
+    address = Address.of("127.0.0.1", 3000)
+    assert address.url == url
+    assert url in address.origins.values()
+
+
+@pytest.mark.parametrize("host", ["0", "0x0", "0.0", "::ffff:0.0.0.0", "::"])
+def test_every_spelling_of_all_addresses_is_announced_as_one_that_people_can_open(host: str) -> None:
+    address = Address.of(host, 3000)
+    assert address.url == f"http://{socket.gethostname().lower()}:3000"
+    assert set(address.origins) > set(Address("0.0.0.0", 3000).origins) - {"0.0.0.0:3000"}  # noqa: S104

@@ -114,7 +114,9 @@ def test_a_key_of_our_own_name_in_the_metadata_of_a_source_does_no_harm() -> Non
     assert NOTES_KEY not in normalise_record(record(source_metadata={NOTES_KEY: "theirs"})).source_metadata
 
 
-@pytest.mark.parametrize("text", ["", " \n\t", None], ids=["empty", "blank", "none"])
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", None, "\u200b", "\ufeff\u2060 "], ids=["empty", "blank", "none", "no width", "invisible"]
+)
 def test_a_record_without_a_transcript_is_refused(text: Any) -> None:
     """F32: stored empty, it would keep the good version out for ever."""
     with pytest.raises(InvalidRecordError, match="no transcript"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from import_pipeline.errors import StagedFileError
+from import_pipeline.errors import ConfigurationError, StagedFileError
 from import_pipeline.library.normalise import DEEPEST_METADATA, LARGEST_NUMBER_BITS, normalise_record
 from import_pipeline.records import (
     Account,
@@ -281,6 +282,23 @@ def test_the_folder_is_chosen_when_the_run_needs_it(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("IMPORT_PIPELINE_STAGING", "s3://bucket/staging")
     assert manager.resolve_base() == "s3://bucket/staging"
     assert StreamIOManager(base="/given").resolve_base() == "/given"
+
+
+@pytest.mark.parametrize("scheme", ["file://", "local://", "file:"])
+def test_an_address_of_a_folder_means_the_folder(tmp_path: Path, scheme: str) -> None:
+    manager = StreamIOManager(base=f"{scheme}{tmp_path}/b")
+    manager.handle_output(context("run", "connect"), [ACCOUNT])
+    assert manager.read_accounts("run") == [ACCOUNT]
+    assert (tmp_path / "b" / "run" / "connect" / "result.sealed").stat().st_mode & 0o077 == 0
+    assert manager.remove_runs_of([], ["run"]) == 1
+    assert not list((tmp_path / "b").iterdir())
+
+
+@pytest.mark.parametrize(("base", "how"), [("s3://bucket/x", r"import-pipeline\[s3\]"), ("nosuch://x", "nosuch")])
+def test_an_address_that_nothing_installed_reads_is_told(base: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ConfigurationError, match=how):
+        StreamIOManager(base=base).private_base()
 
 
 def test_what_crashed_runs_left_is_removed_by_age(tmp_path: Path) -> None:
