@@ -16,6 +16,7 @@ import sys
 from itertools import chain
 
 import click
+import psycopg
 
 from import_pipeline.cli.auditing import audit
 from import_pipeline.cli.connecting import connect, disconnect, rotate_key
@@ -26,6 +27,7 @@ from import_pipeline.cli.output import complain
 from import_pipeline.cli.personal import erase, export
 from import_pipeline.cli.reading import counts, failures, sources, status, why
 from import_pipeline.cli.session import INTERRUPTED
+from import_pipeline.database.errors import describe_database_error
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, ImportPipelineError
 
 
@@ -87,24 +89,10 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         code = ConfigurationError.exit_code
-    except Exception as error:
-        told = _tell_of_database(error)
-        if told is None:
-            raise
-        complain(told)
+    except psycopg.Error as error:
+        complain(f"The database did not do what was asked: {describe_database_error(error)}.")
         code = DatabaseUnavailableError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _tell_of_database(error: Exception) -> str | None:
-    """Return what a driver's error means to a person, or None for any other error."""
-    import psycopg
-
-    from import_pipeline.database.errors import describe_database_error
-
-    if not isinstance(error, psycopg.Error):
-        return None
-    return f"The database did not do what was asked: {describe_database_error(error)}."
 
 
 def _open_missing_streams() -> None:

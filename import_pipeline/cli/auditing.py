@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from itertools import groupby
 
 import click
 
 from import_pipeline.cli.output import plural, print_json, printable, say
 from import_pipeline.cli.session import json_option
+from import_pipeline.database.audit import RULES, find_findings, judge_login
+from import_pipeline.database.opening import Database, database_url
 
 _SHOWN = 5
 
@@ -21,11 +24,6 @@ def audit(rule: str | None, as_json: bool) -> None:
 
     Works on any database that DATABASE_URL names, migrated or not. Exits with 1 if anything is found.
     """
-    from dataclasses import asdict
-
-    from import_pipeline.database.audit import RULES, find_findings, judge_login
-    from import_pipeline.database.opening import Database, database_url
-
     # On the embedded server the role of the importer's login may be missing still.
     with (
         Database(database_url()) as database,

@@ -14,6 +14,8 @@ import click
 
 from import_pipeline.cli.output import complain, plural, print_json, say
 from import_pipeline.cli.session import INTERRUPTED, json_option, open_session, user_option
+from import_pipeline.database.opening import Database, open_database
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
     ConfigurationError,
     ImportPipelineError,
@@ -22,13 +24,13 @@ from import_pipeline.errors import (
     class_of,
     passes,
 )
+from import_pipeline.library.accounts import activate_account, ensure_account, find_account
+from import_pipeline.library.ledger import count_recordings
+from import_pipeline.providers.keys import KeyRing, Secrets, open_key_ring
+from import_pipeline.records import Access, Account, JsonObject
 
 if TYPE_CHECKING:
     from import_pipeline.connectors.base import Connector
-    from import_pipeline.database.opening import Database
-    from import_pipeline.providers.keys import KeyRing, Secrets
-    from import_pipeline.records import Access, JsonObject
-
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
 _CONNECT_AGAIN = re.compile(r" (Its access has ended: run|Run) `import-pipeline connect[^`]*`[^.]*\.")
 
@@ -63,7 +65,6 @@ def connect(
     value that is missing); otherwise you are asked. ADDRESS says what to import, for sources that need it.
     """
     from import_pipeline.cli.credential_input import find_kinds, read_credential
-    from import_pipeline.providers.keys import Secrets, open_key_ring
 
     connector = _require_credentials(source)
     if by_consent and kind not in (None, "oauth"):
@@ -87,14 +88,8 @@ def connect(
         complain("Interrupted; nothing was stored.")
         raise SystemExit(INTERRUPTED) from None
     if as_json:
-        print_json(
-            {
-                "source": source,
-                "account_email": access.email,
-                "problems": list(access.problems),
-                "kind": chosen.kind,
-            }
-        )
+        told = {"source": source, "account_email": access.email, "problems": list(access.problems)}
+        print_json(told | {"kind": chosen.kind})
     else:
         say(f"Connected {connector.title}{f' as {access.email}' if access.email else ''}.")
         if begins_anew:
@@ -113,9 +108,6 @@ def connect(
 @json_option
 def disconnect(source: str, user: str | None, as_json: bool) -> None:
     """Delete the credential of a source; its recordings stay."""
-    from import_pipeline.database.tenancy import acting_as
-    from import_pipeline.library.accounts import find_account
-    from import_pipeline.library.ledger import count_recordings
     from import_pipeline.providers.credentials import forget_credential
 
     connector = _require_credentials(source)
@@ -143,9 +135,7 @@ def rotate_key(as_json: bool) -> None:
     On the embedded database one is made. Otherwise put a new one in front of those in IMPORT_PIPELINE_SECRET_KEY, run
     this, and remove the others.
     """
-    from import_pipeline.database.opening import open_database
     from import_pipeline.providers.credentials import rotate_keys
-    from import_pipeline.providers.keys import open_key_ring
 
     with open_database() as database, database.connect() as conn:
         ring = open_key_ring(is_embedded=database.is_embedded)
@@ -174,7 +164,6 @@ def _require_credentials(source: str) -> Connector:
 
 def _earlier_options(conn: Any, user_id: UUID, connector: Connector) -> JsonObject:
     """Return what the account names already, for when only the credential is renewed."""
-    from import_pipeline.library.accounts import find_account
     from import_pipeline.providers.credentials import find_options
 
     account_id = find_account(conn, user_id, connector.source_app)
@@ -231,10 +220,8 @@ def _store_checked(
         ConfigurationError: The provider does not accept it.
         SourceUnavailableError: It could not be asked.
     """
-    from import_pipeline.library.accounts import activate_account, ensure_account
     from import_pipeline.library.clients import Storage, open_client, open_credential
     from import_pipeline.providers.credentials import find_options, store_credential
-    from import_pipeline.records import Account
 
     with database.connect() as conn:  # the one from before has been idle for as long as the person typed
         # Rate budgets are counted for it, and stay: the provider has counted the requests too.

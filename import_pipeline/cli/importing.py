@@ -11,8 +11,12 @@ import click
 
 from import_pipeline.cli.output import plural, print_json, say
 from import_pipeline.cli.session import default_user, json_option, open_session, user_option
+from import_pipeline.database.opening import open_database
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.instance.loading import loading
+from import_pipeline.library.accounts import ensure_account, find_account
+from import_pipeline.library.ledger import explain_item, request_retry
 
 
 @click.command()
@@ -29,7 +33,6 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload import FileUpload
     from import_pipeline.connectors.file_upload.files import display_path, path_as_text
-    from import_pipeline.library.accounts import ensure_account
 
     connector = get_connector(FileUpload.source_app)
     who = user or default_user()  # on a database of the owner's, open_session refuses to go on without a name
@@ -51,7 +54,6 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     """Import what is new at a source."""
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.library.accounts import ensure_account, find_account
     from import_pipeline.providers.credentials import find_options
 
     connector = get_connector(source)
@@ -79,8 +81,6 @@ class _Month(click.ParamType):  # type: ignore[type-arg] # generic only in newer
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         """Return its first day."""
-        if isinstance(value, date):
-            return value
         try:
             return datetime.strptime(value, "%Y-%m").replace(tzinfo=UTC).date()
         except ValueError:
@@ -112,7 +112,6 @@ def backfill(
     Partitions, Launch backfill.
     """
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.database.opening import open_database
 
     connector = get_connector(source)
     with open_database() as database:
@@ -131,9 +130,7 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
     """Try again what failed, or single items; brings back deleted ones."""
     from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload.files import ids_of_file
-    from import_pipeline.database.tenancy import acting_as
     from import_pipeline.library.drop_folder import reach_of_command
-    from import_pipeline.library.ledger import explain_item, request_retry
 
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from import_pipeline.cli.output import answer, print_json, print_table, say
 from import_pipeline.cli.session import json_option
-from import_pipeline.errors import MigrationError
-
-if TYPE_CHECKING:
-    from import_pipeline.database.migrations import Change
+from import_pipeline.database import migrations
+from import_pipeline.database.embedded.installation import find_program
+from import_pipeline.database.opening import Database, database_url
+from import_pipeline.errors import ConfigurationError, MigrationError
+from import_pipeline.library.duplicates import find_duplicates, merge_duplicates
 
 
 @click.command()
@@ -36,10 +38,6 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
     If the database holds a library already, it first lists all changes and asks. Exits with 1 if somebody changed by
     hand what migrations made; it reports that and repairs nothing.
     """
-    from import_pipeline.database import migrations
-    from import_pipeline.database.migrations import find_changes
-    from import_pipeline.database.opening import Database, database_url
-
     if export_to is not None:
         written = [str(path) for path in migrations.export(export_to)]
         if as_json:
@@ -49,13 +47,13 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         return
     with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check and migrations.find_pending(conn):
-            _require_agreement(find_changes(conn), yes)
+            _require_agreement(migrations.find_changes(conn), yes)
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
         makes_login = not database.is_embedded and any("create_roles" in name for name in applied)
         status = migrations.check(conn)
     pending = [migration.filename for migration in status.pending]
-    drifted = [{"kind": drift.kind, "subject": drift.subject, "detail": drift.detail} for drift in status.drifted]
     if as_json:
+        drifted = [asdict(drift) for drift in status.drifted]
         print_json(({"pending": pending} if check else {"applied": applied}) | {"drifted": drifted})
     else:
         for name in applied:
@@ -73,7 +71,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
     raise SystemExit(0 if status.is_current else 1)
 
 
-def _require_agreement(changes: Sequence[Change], yes: bool) -> None:
+def _require_agreement(changes: Sequence[migrations.Change], yes: bool) -> None:
     """Say what of the owner's will be changed, and go on only if somebody wants that.
 
     Raises:
@@ -109,11 +107,6 @@ def duplicates(merge: bool, yes: bool, as_json: bool) -> None:
 
     Migrations stop at such calls. Copies that a user has in several banks stay.
     """
-    from dataclasses import asdict
-
-    from import_pipeline.database.opening import Database, database_url
-    from import_pipeline.library.duplicates import find_duplicates, merge_duplicates
-
     with Database(database_url()) as database, database.connect_as_owner() as conn:
         groups = find_duplicates(conn)
         if not merge or not groups:
@@ -157,12 +150,6 @@ def psql(arguments: tuple[str, ...]) -> None:
 
     For instance: import-pipeline psql -c 'select title, duration from recordings'
     """
-    import subprocess
-
-    from import_pipeline.database.embedded.installation import find_program
-    from import_pipeline.database.opening import Database, database_url
-    from import_pipeline.errors import ConfigurationError
-
     if database_url() is not None:
         raise ConfigurationError('The library is on a server of yours: psql "$DATABASE_URL" opens it.')
     with Database() as database:

@@ -10,7 +10,15 @@ import click
 
 from import_pipeline.cli.output import answer, plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ADVICE
+from import_pipeline.library.ledger import (
+    count_recordings,
+    explain_item,
+    explain_recording,
+    list_failures,
+    summarise_accounts,
+)
 
 _STATUS_HEADINGS = (
     *("Source", "Account", "Connected", "Last complete run", "Next sync"),
@@ -23,9 +31,6 @@ _STATUS_HEADINGS = (
 @json_option
 def counts(user: str | None, as_json: bool) -> None:
     """Say how many calls of each source are in the library."""
-    from import_pipeline.database.tenancy import acting_as
-    from import_pipeline.library.ledger import count_recordings
-
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         found = count_recordings(conn, user_id)
     if as_json:
@@ -42,8 +47,6 @@ def counts(user: str | None, as_json: bool) -> None:
 def status(user: str | None, as_json: bool) -> None:
     """Show each account: whether it is connected, last run, what is imported, waiting, failed."""
     from import_pipeline.connectors.base import discover_connectors
-    from import_pipeline.database.tenancy import acting_as
-    from import_pipeline.library.ledger import summarise_accounts
 
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = summarise_accounts(conn, user_id)
@@ -94,8 +97,6 @@ def status(user: str | None, as_json: bool) -> None:
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:
     """List the items that could not be imported, with the reason, newest first."""
     from import_pipeline.connectors.base import get_connector
-    from import_pipeline.database.tenancy import acting_as
-    from import_pipeline.library.ledger import list_failures
 
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
@@ -131,9 +132,7 @@ def failures(source: str | None, limit: int, user: str | None, as_json: bool) ->
 def why(item: str, user: str | None, as_json: bool) -> None:
     """Tell what became of one item, by its external id, its path or its link."""
     from import_pipeline.connectors.file_upload.files import ids_of_file
-    from import_pipeline.database.tenancy import acting_as
     from import_pipeline.library.drop_folder import reach_of_command
-    from import_pipeline.library.ledger import explain_item, explain_recording
 
     with open_session(user) as (_, conn, user_id):
         ids = [item, *ids_of_file(item, reach_of_command(conn))]

@@ -6,18 +6,16 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import click
+import psycopg
 
 from import_pipeline.cli.output import say
+from import_pipeline.database.opening import Database, open_database
 from import_pipeline.errors import ConfigurationError, UnknownUserError
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from import_pipeline.database.opening import Database
+from import_pipeline.library.accounts import create_user, find_user
 
 user_option = click.option(
     "--user",
@@ -46,9 +44,6 @@ def open_session(
         ConfigurationError: No user is named, or nobody has this address.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    from import_pipeline.database.opening import open_database
-    from import_pipeline.library.accounts import find_user
-
     with open_database() as database, database.connect() as conn:
         if database.is_embedded and (user is None or creates_user):
             user_id = _find_or_create(database, conn, user)
@@ -60,9 +55,12 @@ def open_session(
 
 
 def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
+<<<<<<< HEAD
     from import_pipeline.connectors.file_upload.fences import is_address
     from import_pipeline.library.accounts import create_user, find_user
 
+=======
+>>>>>>> shrink2
     email = user or default_user()
     try:
         return find_user(conn, email)

@@ -1,6 +1,6 @@
 """What a database leaves open: findings read from its catalogue, on any database and without changing it.
 
-Each rule is one query, `sql/queries/audit_<rule>.sql`, that returns what breaks it. A rule concerns the owner's objects
+Each rule is one query `audit_<rule>` that returns what breaks it. A rule concerns the owner's objects
 as much as ours, where it does not name ours. Whether our own objects are still as our migrations left them is the
 business of `migrations.check`, and whether policies do what they are meant to that of the tests.
 """

@@ -6,6 +6,7 @@ running them, is the business of the modules that ask for them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from psycopg import sql
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_NAMED = re.compile(r"-- ([a-z_]+): ")
 
 
 @cache
@@ -30,9 +32,25 @@ def folder() -> Path:
 
 
 @cache
+def queries() -> Mapping[str, str]:
+    """Return every statement of `sql/queries/` by its name: paragraphs that begin with `-- name: what it does`.
+
+    Raises:
+        ValueError: A statement has no name, or that of another.
+    """
+    found: dict[str, str] = {}
+    for path in sorted((folder() / "queries").glob("*.sql")):
+        for statement in path.read_text(encoding="utf-8").strip().split("\n\n"):
+            named = _NAMED.match(statement)
+            if named is None or named[1] in found:
+                raise ValueError(f"{path.name}: a statement has no name of its own:\n{statement[:200]}")
+            found[named[1]] = statement
+    return found
+
+
 def query(name: str) -> str:
-    """Return the text of `sql/queries/<name>.sql`, read once per process."""
-    return (folder() / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    """Return the statement with this name."""
+    return queries()[name]
 
 
 def template(name: str) -> sql.SQL:

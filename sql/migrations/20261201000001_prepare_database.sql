@@ -136,7 +136,7 @@ $$;
 -- 2. Whose is what is there? ----------------------------------------------------------------------------------------
 -- Our policies and functions trust what stands in these tables, and who owns a table can make anything stand there. So
 -- each must belong to who migrates, to the owner of the database, to a superuser, or to a role that nobody can be. The
--- same question, asked at any time, is `sql/queries/audit_foreign_owners.sql`.
+-- same question, asked at any time, is the query `audit_foreign_owners`.
 
 do $$
 declare

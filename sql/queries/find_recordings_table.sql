@@ -1,2 +1,0 @@
--- The table recordings, or null where the database has none.
-select to_regclass('public.recordings')
