@@ -55,12 +55,8 @@ def open_session(
 
 
 def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
-<<<<<<< HEAD
     from import_pipeline.connectors.file_upload.fences import is_address
-    from import_pipeline.library.accounts import create_user, find_user
 
-=======
->>>>>>> shrink2
     email = user or default_user()
     try:
         return find_user(conn, email)
