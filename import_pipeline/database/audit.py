@@ -13,6 +13,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg.rows import scalar_row, tuple_row
 
+from import_pipeline.database.planted import IMPORTED_TABLES, TENANCY_TABLES, find_planted_triggers
 from import_pipeline.database.sql import query
 from import_pipeline.errors import ConfigurationError
 
@@ -83,8 +84,14 @@ def find_findings(conn: _Connection, rule: str | None = None) -> list[Finding]:
             schemas = cursor.execute(query("audit_schemas")).fetchall()
         with conn.cursor(row_factory=tuple_row) as cursor:
             for name in RULES if rule is None else [rule]:
-                cursor.execute(query(f"audit_{name.replace('-', '_')}"), {"schemas": schemas, "migrates": False})
-                findings += [Finding(name, *row) for row in cursor]
+                if name == "foreign-triggers":
+                    findings += [Finding(name, *row) for row in find_planted_triggers(cursor, TENANCY_TABLES)]
+                cursor.execute(
+                    query(f"audit_{name.replace('-', '_')}"),
+                    {"schemas": schemas, "migrates": False, "tables": [*TENANCY_TABLES, *IMPORTED_TABLES]},
+                )
+                told = {finding.object for finding in findings if finding.rule == name}
+                findings += [finding for row in cursor if (finding := Finding(name, *row)).object not in told]
     return findings
 
 

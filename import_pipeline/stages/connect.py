@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from pydantic import Field
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.planted import require_nothing_planted
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of, one_line
@@ -126,7 +127,8 @@ def open_accounts(
     if not connector.is_polled and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
-        require_no_planted_triggers(conn)
+        with acting_as(conn, None):
+            require_nothing_planted(conn)
         found = find_run_accounts(conn, connector, users)
         shared = note_shared_folders(conn) if connector.reads_files else ()
     if full:
@@ -149,23 +151,6 @@ def open_accounts(
         except BaseException:  # an interrupt too: no row may say yet that this run has them
             keeper.release()
             raise
-
-
-def require_no_planted_triggers(conn: psycopg.Connection[Any]) -> None:
-    """Refuse to import while a user's code would run in the importer's transactions, which may read every recording.
-
-    Raises:
-        ConfigurationError: A trigger would run it.
-    """
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        planted = cursor.execute(query("find_planted_triggers")).fetchone()
-    if planted is not None:
-        trigger, table, owner = planted
-        raise ConfigurationError(
-            f"The trigger {one_line(trigger)} on {table} would run code of {owner} in the importer's transactions, so "
-            "nothing is imported while it is there. `import-pipeline audit --rule foreign-triggers` tells how to "
-            "remove it and how to keep others from making one."
-        )
 
 
 def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users: Sequence[str]) -> list[FoundAccount]:

@@ -20,8 +20,8 @@ from world import World, calls
 from import_pipeline import ConnectorRecord, run_pipeline
 from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
-from import_pipeline.errors import ConfigurationError
-from import_pipeline.stages.connect import require_no_planted_triggers
+from import_pipeline.database.planted import require_nothing_planted
+from import_pipeline.errors import PlantedTriggerError
 
 Connection = psycopg.Connection[Any]
 
@@ -155,8 +155,8 @@ def test_a_run_refuses_to_write_while_a_users_trigger_would_see_what_is_written(
 ) -> None:
     world.account("ana@example.com")
     with planted(world.conn, database_url):
-        with pytest.raises(ConfigurationError, match="The trigger steal on recordings would run code of"):
-            require_no_planted_triggers(world.conn)
+        with pytest.raises(PlantedTriggerError, match="the trigger steal on public.recordings is there. Runs a temporary"):
+            require_nothing_planted(world.conn)
         run = world.run(Demo(calls(2)))
         assert not run.success
         assert world.rows("select count(*) from recordings") == [(0,)]
