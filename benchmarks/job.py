@@ -36,7 +36,7 @@ from commands import CommandLine
 from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
 
-from import_pipeline.cli.execution import Execution, find_run, open_instance
+from import_pipeline.cli.run_job import Execution, find_run, open_instance
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.database.embedded import open_server
 from import_pipeline.database.opening import open_database

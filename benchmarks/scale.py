@@ -38,7 +38,7 @@ from import_pipeline.providers.keys import Secrets, open_key_ring
 
 WORKER = """
 import sys, time
-from import_pipeline.cli.execution import Execution, open_instance
+from import_pipeline.cli.run_job import Execution, open_instance
 from import_pipeline.connectors.base import get_connector
 from import_pipeline.database.opening import open_database
 

@@ -12,16 +12,16 @@ from import_pipeline.connectors.base import Connector, discover_connectors
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.defs.assets import build_assets, build_refresh_sensor
 from import_pipeline.defs.assets.checks import build_checks
-from import_pipeline.defs.assets.coverage import build_coverage
+from import_pipeline.defs.assets.coverage_check import build_coverage
 from import_pipeline.defs.jobs import build_import_job, migrate
 from import_pipeline.defs.repairs import build_repair_job
 from import_pipeline.defs.retention import build_clean_up
 from import_pipeline.defs.schedules import build_source_schedule
 from import_pipeline.defs.sensors import build_source_sensor
 from import_pipeline.defs.sensors.alerts import alert_on_failure
-from import_pipeline.defs.sensors.drop_folder import build_drop_folder_sensor
-from import_pipeline.defs.sensors.retrying import build_retry_sensor
-from import_pipeline.defs.sensors.settling import settle_runs
+from import_pipeline.defs.sensors.ended_runs import watch_ended_runs
+from import_pipeline.defs.sensors.retry_months import build_retry_sensor
+from import_pipeline.defs.sensors.watch_drop_folder import build_drop_folder_sensor
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import StreamIOManager
 
@@ -58,7 +58,7 @@ def build_defs(
         sensors=[
             *(build_source_sensor(each) for each in polled),
             *(build_drop_folder_sensor(each) for each in connectors.values() if isinstance(each, FileUpload)),
-            settle_runs,
+            watch_ended_runs,
             build_retry_sensor(imports),
             alert_on_failure,
             build_refresh_sensor(),

@@ -7,11 +7,16 @@ logs, and no message may hold a secret or a piece of a transcript.
 
 from __future__ import annotations
 
+import traceback
 from datetime import datetime
+from pathlib import Path
 from typing import ClassVar, Literal
 
 ErrorClass = Literal["auth", "rate", "transient", "data", "permanent", "bug"]
 """Why an item failed: credentials, provider limit, will pass by itself, bad content, will never work, our mistake."""
+
+LONGEST_REASON = 500
+"""Characters; some vendors answer with a page of HTML."""
 
 ADVICE: dict[ErrorClass, str] = {
     "auth": "Connect the account again, with what the reason asks for: `import-pipeline connect`.",
@@ -212,3 +217,15 @@ def one_line(text: str, limit: int = 200) -> str:
     """Return the beginning of a text that somebody else wrote as one line; control characters would steer terminals."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= limit else f"{line[:limit]}…"
+
+
+def describe_problem(error: ImportPipelineError) -> str:
+    """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
+    return one_line(str(error), LONGEST_REASON) or type(error).__name__
+
+
+def describe_bug(error: BaseException) -> str:
+    """Name an unforeseen error by its type and place; its text could quote a transcript or a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}; this is a mistake in the software, please report it"

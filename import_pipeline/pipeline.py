@@ -23,7 +23,6 @@ import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.database.connections import hand_over
 from import_pipeline.database.errors import (
     classify,
     describe_database_error,
@@ -78,11 +77,10 @@ def insert_recording(conn: _Connection, user_id: UUID | str, record: ConnectorRe
             given one, or the given vault is not in it.
         ItemError: The database refused this record.
     """
-    refused: dict[int, ItemError] = {}
     with acting_as(conn, user_id):
-        result = write_recordings(conn, user_id, [record], refused)[0]
-    if refused:
-        raise refused[0]
+        clean, destinations = normalise_record(record), Destinations(conn, user_id)
+        destinations.resolve(clean)
+        (result,) = write_recordings(conn, destinations, [clean])
     if result.recording_id is None:
         raise ItemError(result.error, error_class=result.error_class)
     return result.recording_id
@@ -149,24 +147,13 @@ def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[
         psycopg.OperationalError: The database is gone; nothing of this batch is written.
     """
     with acting_as(conn, user_id):
-        return write_recordings(conn, user_id, records)
+        return write_recordings(conn, Destinations(conn, user_id), records)
 
 
 def write_recordings(
-    conn: _Connection,
-    user_id: UUID | str,
-    records: Sequence[ConnectorRecord],
-    refused: dict[int, ItemError] | None = None,
+    conn: _Connection, destinations: Destinations, records: Sequence[ConnectorRecord]
 ) -> list[InsertResult]:
-    """Do what `insert_recordings` does, in a transaction in the owner's name (`tenancy.acting_as`).
-
-    Args:
-        conn: In that transaction.
-        user_id: The owner.
-        records: What to write.
-        refused: Gets, by position, what our own checks refused.
-    """
-    destinations = Destinations(conn, user_id)
+    """Do what `insert_recordings` does, in a transaction in the owner's name (`tenancy.acting_as`)."""
     results: list[InsertResult | None] = [None] * len(records)
     rows: list[dict[str, Any]] = []
     for position, record in enumerate(records):
@@ -174,15 +161,15 @@ def write_recordings(
             clean = normalise_record(record)
             bank_id, vault_id = destinations.resolve(clean)
         except ItemError as error:
-            if refused is not None:
-                refused[position] = error
             results[position] = InsertResult(error=str(error), error_class=error.error_class)
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001 - a value that raises when it is looked at is one record's fault
             results[position] = InsertResult(error=describe_database_error(error), error_class="bug")
         else:
-            rows.append(_recording_row(user_id, bank_id, clean) | {"position": position, "vault_id": vault_id})
+            rows.append(
+                recording_row(destinations.user_id, bank_id, clean) | {"position": position, "vault_id": vault_id}
+            )
     # Every batch takes the index entries in the same order: two of them cannot wait for each other.
     rows.sort(key=lambda row: (row["source_app"], row["external_id"]))
     written = _try_together(conn, rows, lambda batch: _insert_rows(conn, batch))
@@ -197,42 +184,6 @@ def write_recordings(
         if recording_id in errors:
             results[position] = InsertResult(recording_id, is_new=True, vault_error=errors[recording_id])
     return [result or InsertResult(error="The record was lost.", error_class="bug") for result in results]
-
-
-def send_recordings(
-    conn: _Connection, pipeline: psycopg.Pipeline, destinations: Destinations, records: Sequence[StorableRecord]
-) -> list[UUID]:
-    """Send recordings and their vault entries on their way, as if all were new.
-
-    The server writes one part while the next is put together here.
-
-    Args:
-        conn: In a transaction in the owner's name, which must not be committed unless every row gets what refers to it.
-        pipeline: Of the connection.
-        destinations: The owner's; a vault for each of the records was found already.
-        records: What to write.
-
-    Returns:
-        The id that each of them gets, in their order.
-    """
-    ids: dict[int, UUID] = {}
-    entries = []
-    # In the order of `write_recordings`, for the same reason.
-    new = sorted(enumerate(records), key=lambda pair: (pair[1].source_app, pair[1].external_id))
-    for part in _parts(new, lambda pair: len(pair[1].full_transcript)):
-        rows = []
-        for position, record in part:
-            bank_id, vault_id = destinations.resolve(record)
-            row = _recording_row(destinations.user_id, bank_id, record)
-            ids[position] = row["id"]
-            entries.append({"vault_id": vault_id, "recording_id": row["id"]})
-            rows.append(row)
-        conn.execute(query("insert_recordings"), _columns_of(rows), prepare=True)
-        hand_over(conn, pipeline)
-    if entries:
-        conn.execute(query("insert_vault_entries"), columns(entries), prepare=True)
-        hand_over(conn, pipeline)
-    return [ids[position] for position in range(len(records))]
 
 
 def add_vault_entries(
@@ -306,7 +257,8 @@ def _ask_for_recordings(
     return cursor.execute(query("find_recordings"), parameters)
 
 
-def _recording_row(user_id: UUID | str, bank_id: UUID, record: StorableRecord) -> dict[str, Any]:
+def recording_row(user_id: UUID | str, bank_id: UUID, record: StorableRecord) -> dict[str, Any]:
+    """Return a row for `insert_recordings.sql`."""
     return {
         "id": new_recording_id(),
         "bank_id": bank_id,
@@ -329,8 +281,8 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
     """Insert in one statement; a row without an id lost to one that was there before, or earlier among these."""
     new: dict[tuple[str, str], UUID] = {}  # the id may be another than ours: a trigger of the owner's decides
     with conn.cursor(row_factory=tuple_row) as cursor:
-        for part in _parts(rows, lambda row: len(row["full_transcript"])):
-            cursor.execute(query("insert_recordings"), _columns_of(part))
+        for part in cut_parts(rows):
+            cursor.execute(query("insert_recordings"), columns_of(part))
             new |= {(source_app, external_id): recording_id for recording_id, source_app, external_id in cursor}
     results = [
         InsertResult(new.pop(key), is_new=True) if (key := (row["source_app"], row["external_id"])) in new else None
@@ -350,19 +302,20 @@ def _insert_rows(conn: _Connection, rows: Sequence[dict[str, Any]]) -> list[Inse
     return [result or _DELETED_MEANWHILE for result in results]
 
 
-def _parts(rows: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[Sequence[_T]]:
-    """Cut rows into parts with about as much text each, at most `_PART_CHARACTERS` and one more row."""
-    total = sum(size_of(row) for row in rows)
+def cut_parts(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Cut rows of recordings into parts with as much text each, at most `_PART_CHARACTERS` and one more row."""
+    total = sum(len(row["full_transcript"]) for row in rows)
     full = total / max(1, math.ceil(total / _PART_CHARACTERS))
     begin, size = 0, 0
     for end, row in enumerate(rows, start=1):
-        size += size_of(row)
+        size += len(row["full_transcript"])
         if size >= full or end == len(rows):
             yield rows[begin:end]
             begin, size = end, 0
 
 
-def _columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the parameters of `insert_recordings.sql`."""
     return columns(rows) | {"owner_user_id": rows[0]["owner_user_id"]}
 
 

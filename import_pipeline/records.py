@@ -16,6 +16,10 @@ from uuid import UUID
 from import_pipeline.errors import ErrorClass
 
 JsonObject = dict[str, Any]
+Lane = Literal["live", "history"]
+"""Whether a run imports what is new, or history."""
+INVALID = "import_pipeline.invalid"
+"""Key in an item's details under which `fetch` says why it cannot become a record."""
 
 EXTERNAL_ID_LIMIT_BYTES = 512
 """Of UTF-8: ids stand in indexes."""
@@ -262,6 +266,14 @@ class Counts:
     waiting: int = 0
     failed: int = 0
     ignored: int = 0
+
+    def in_words(self) -> str:
+        """Say what became of the items."""
+        told = (
+            f"{self.listed} listed, {self.inserted} imported, {self.skipped} already there, {self.waiting} waiting, "
+            f"{self.failed} failed"
+        )
+        return f"{told}, {self.ignored} ignored" if self.ignored else told
 
     def __add__(self, other: Counts) -> Counts:
         """Add kind by kind."""

@@ -13,7 +13,7 @@ import tenants
 from connectors.demo import START, Call, Demo
 
 from import_pipeline.defs.jobs import build_import_job
-from import_pipeline.defs.sensors.settling import settle_ended_runs
+from import_pipeline.defs.sensors.ended_runs import close_ended_runs
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.records import ImportSummary
 from import_pipeline.stages.postgres import PostgresResource
@@ -90,7 +90,7 @@ class World:
     def settle(self) -> list[str]:
         """Look for runs that ended without a report, as the sensor does."""
         with psycopg.connect(self.url, autocommit=True) as conn:
-            return settle_ended_runs(conn, self.instance)
+            return close_ended_runs(conn, self.instance)
 
     def due_now(self) -> None:
         """Let every pause be over."""

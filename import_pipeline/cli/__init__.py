@@ -18,8 +18,8 @@ from itertools import chain
 import click
 
 from import_pipeline.cli.auditing import audit
-from import_pipeline.cli.comparing import coverage
 from import_pipeline.cli.connecting import connect, disconnect, rotate_key
+from import_pipeline.cli.coverage import coverage
 from import_pipeline.cli.importing import backfill, retry, sync, upload
 from import_pipeline.cli.operating import dev, duplicates, migrate, psql
 from import_pipeline.cli.output import complain

@@ -13,18 +13,16 @@ import click
 import dagster as dg
 import psycopg
 
-from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, plural, print_json, print_table, say
-from import_pipeline.cli.running import KINDS
+from import_pipeline.cli.run_import import KINDS
+from import_pipeline.cli.run_job import Ended, Execution, find_run, open_instance
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
+from import_pipeline.database.tenancy import database_time
 from import_pipeline.errors import ConfigurationError
-from import_pipeline.library.accounts import FoundAccount
+from import_pipeline.library.accounts import FoundAccount, find_run_accounts
 from import_pipeline.providers.credentials import find_options
 from import_pipeline.records import Counts
-from import_pipeline.stages.connect import find_run_accounts
-from import_pipeline.stages.report import sentence
-from import_pipeline.stages.run import database_time
 from import_pipeline.stages.windows import list_months, plan_month, span_of
 
 _SHOWN_ACCOUNTS = 5
@@ -134,7 +132,7 @@ def run_backfill(
                     result = _read_result(conn, plan, month, ended)
                 results.append(result)
                 if not sys.stderr.isatty():
-                    say(f"{label}: {sentence(Counts(**result.counts))}")
+                    say(f"{label}: {Counts(**result.counts).in_words()}")
                 if result.code > 1:
                     break
         finally:  # whatever ended it, what was done is told
@@ -237,9 +235,7 @@ def _tell(plan: Plan, results: Sequence[MonthResult], *, as_json: bool) -> None:
     elif results:
         kinds = [kind for kind in KINDS if kind != "ignored" or totals[kind]]
         rows = [(result.month.name, *(result.counts[kind] for kind in kinds)) for result in results]
-        print_table(
-            ["Month", *(kind.capitalize() for kind in kinds)], [*rows, ("all", *(totals[kind] for kind in kinds))]
-        )
+        print_table(["Month", *(KINDS[kind] for kind in kinds)], [*rows, ("all", *(totals[kind] for kind in kinds))])
     for result in results:
         for problem in result.problems:
             complain(f"{result.month.name}: {problem}")

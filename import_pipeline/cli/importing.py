@@ -38,7 +38,7 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
         ensure_account(conn, user_id, connector.source_app, who)
         options = {"paths": [path_as_text(path.absolute()) for path in paths]}
         with loading():  # Dagster, so it comes after the first words
-            from import_pipeline.cli.running import run_import
+            from import_pipeline.cli.run_import import run_import
 
         raise SystemExit(run_import(database, connector, user_id, options, as_json=as_json))
 
@@ -67,7 +67,7 @@ def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
         what = "everything" if full else "what is new"
         say(f"Importing {what} at {connector.title} for {user or default_user()} …")
         with loading():  # Dagster, so it comes after the first words
-            from import_pipeline.cli.running import run_import
+            from import_pipeline.cli.run_import import run_import
 
         raise SystemExit(run_import(database, connector, user_id, {}, as_json=as_json, full=full))
 
@@ -159,7 +159,7 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
             return
         say(f"Trying {plural(len(due), 'item')} again …")
         with loading():  # Dagster, so it comes after the first words
-            from import_pipeline.cli.running import run_import
+            from import_pipeline.cli.run_import import run_import
 
         due.sort(key=lambda row: row["source_app"])
         code = 0

@@ -190,10 +190,10 @@ def dev(port: int, host: str, no_browser: bool, link: bool, viewer: bool, no_sig
     Nobody but you gets in: sign in with the link that is printed. It works once, in the browser that you open it in;
     --link prints another, --link --viewer a read-only one for colleagues.
     """
-    from import_pipeline.cli.serving import make_link, serve
+    from import_pipeline.cli.dev.serving import make_link, serve
 
     if link:
-        from import_pipeline.cli.sign_in import OPERATOR, VIEWER
+        from import_pipeline.cli.dev.sign_in import OPERATOR, VIEWER
 
         answer(make_link(VIEWER if viewer else OPERATOR))
     else:

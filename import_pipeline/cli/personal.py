@@ -107,7 +107,7 @@ def _erase(database: Database, user_id: UUID) -> tuple[Erased, int, int]:
 
     from import_pipeline.database.connections import without_limit
     from import_pipeline.defs.retention import remove_runs
-    from import_pipeline.defs.sensors.settling import settle_ended_runs
+    from import_pipeline.defs.sensors.ended_runs import close_ended_runs
     from import_pipeline.instance.preparing import prepare_instance
     from import_pipeline.library.personal_data import erase_rows
     from import_pipeline.stages.run import runs_of
@@ -115,7 +115,7 @@ def _erase(database: Database, user_id: UUID) -> tuple[Erased, int, int]:
 
     prepare_instance(database)
     with DagsterInstance.get() as instance, database.connect_as_owner() as conn:
-        settle_ended_runs(conn, instance)
+        close_ended_runs(conn, instance)
         with without_limit(conn), conn.transaction():
             erased = erase_rows(conn, user_id, with_user=database.is_embedded)
             runs = {run.run_id for root in erased.run_ids for run in runs_of(instance, root) if run.is_finished}

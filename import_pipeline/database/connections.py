@@ -11,12 +11,11 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import generators
 
 from import_pipeline.database.sql import query
 
@@ -34,6 +33,7 @@ _GONE_SECONDS = 60
 _TRUSTED_SECONDS = 5.0
 
 T = TypeVar("T")
+Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 
 class SilentServerError(psycopg.OperationalError):
@@ -116,27 +116,26 @@ class BoundedConnection(psycopg.Connection[Any]):
 def pipeline_of(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
     """Do what `conn.pipeline()` does, but for what it makes of errors and interrupts.
 
-    After an error nothing is logged of what it did to the statements behind it. What interrupts the wait for the end is
-    raised as it is, and the connection closed, instead of the complaint that the pipeline cannot be left.
+    An error in the block is raised when the pipeline is left; the driver would log what it did to the statements behind
+    it. What interrupts the wait for the end is raised as it is, and the connection closed, instead of the complaint
+    that the pipeline cannot be left.
     """
+    first: psycopg.Error | None = None
     try:
-        with conn.pipeline() as pipeline:
+        with conn.pipeline() as pending:
             try:
-                yield pipeline
-            except psycopg.Error:
-                # It may have come while the rest of a statement waited to be sent, for which the server now waits.
-                with suppress(psycopg.Error):
-                    send_all(conn)
-                while pipeline.result_queue and not conn.closed:  # each error among the answers ends a turn
-                    with suppress(psycopg.Error):
-                        pipeline.sync()
-                raise
-    except psycopg.OperationalError as error:
+                yield pending
+            except psycopg.Error as error:
+                first = error
+    except psycopg.Error as error:
         interrupt = error.__context__
-        if interrupt is None or isinstance(interrupt, Exception):
+        if isinstance(interrupt, BaseException) and not isinstance(interrupt, Exception):
+            conn.close()
+            raise interrupt from None
+        if first is None:
             raise
-        conn.close()
-        raise interrupt from None
+    if first is not None:
+        raise first
 
 
 def prepares(conn: psycopg.Connection[Any]) -> bool | None:
@@ -145,25 +144,6 @@ def prepares(conn: psycopg.Connection[Any]) -> bool | None:
     Of connections that others opened the driver decides: whether there is a pooler is not known.
     """
     return True if isinstance(conn, BoundedConnection) else None
-
-
-def hand_over(conn: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
-    """Hand all that was executed within `pipeline_of` to the server, which works on it while we go on.
-
-    The server takes each of these for a turn of its own: waiting for the next one, it heeds the time after which it
-    ends a transaction whose client is cut off. The driver's own `sync` would wait until all is done.
-    """
-    conn.pgconn.pipeline_sync()
-    pipeline.result_queue.append(None)  # the driver expects an answer to it
-    send_all(conn)
-
-
-def send_all(conn: psycopg.Connection[Any]) -> None:
-    """Send what was executed within `pipeline_of` to its end.
-
-    The driver waits for answers without sending the rest of a large statement, for which the server would wait.
-    """
-    conn.wait(generators.send(conn.pgconn))
 
 
 @contextmanager

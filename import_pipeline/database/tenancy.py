@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -23,7 +24,6 @@ from import_pipeline.database.connections import (
     BoundedConnection,
     pipeline_of,
     prepares,
-    send_all,
 )
 from import_pipeline.database.sql import query
 from import_pipeline.errors import ConfigurationError
@@ -67,11 +67,11 @@ def acting_as(
             yield
         return
     with ExitStack() as stack:
-        with _explaining_refusals(conn), pipeline_of(conn) as pipeline:
+        with _explaining_refusals(conn), pipeline_of(conn) as pending:
             # Not `conn.transaction()`, which waits for its beginning.
             stack.enter_context(psycopg.Transaction(conn))
             if not conn.autocommit:
-                pipeline.sync()  # else the driver does not know yet, and begins once more
+                pending.sync()  # else the driver does not know yet, and begins once more
             _act(conn, _settings(conn, user_id, lock_seconds))
         yield
 
@@ -113,7 +113,6 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
             _act(conn, settings)
             yield
             conn.execute("commit")
-            send_all(conn)
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
         _roll_back(conn)
         with acting_as(conn, user_id):  # which says so if it was not the statement
@@ -189,3 +188,9 @@ def shut_path(conn: psycopg.Connection[Any]) -> None:
     """
     if is_path_open(conn):
         conn.execute("set local search_path = ''")
+
+
+def database_time(conn: psycopg.Connection[Any]) -> datetime:
+    """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]

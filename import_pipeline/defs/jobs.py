@@ -12,6 +12,7 @@ from import_pipeline.database.migrations import find_changes
 from import_pipeline.stages.graph import import_recordings
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.report import RETRY_TAG
+from import_pipeline.stages.run import lease_keeper
 from import_pipeline.stages.staging import StreamIOManager
 from import_pipeline.stages.windows import history_config, monthly_partitions
 
@@ -39,6 +40,7 @@ def build_import_job(
         resource_defs={
             "connector": dg.ResourceDefinition.hardcoded_resource(connector),
             "postgres": postgres,
+            "leases": lease_keeper,
             "io_manager": io_manager,
         },
         partitions_def=partitions,

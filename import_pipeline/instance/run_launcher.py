@@ -6,7 +6,7 @@ process carries its run in its command line, so anybody finds it or knows that i
 everything else was killed. Dagster's run monitoring asks, and resumes a run whose process is gone in a new one:
 the same run goes through its stages again, and what it had imported is passed over.
 
-Not here: commands that run a job in their own process; `defs/sensors/settling.py` looks after those.
+Not here: commands that run a job in their own process; `defs/sensors/ended_runs.py` looks after those.
 """
 
 from __future__ import annotations

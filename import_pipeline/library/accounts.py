@@ -6,6 +6,7 @@ there is no application, are they created here, with a personal bank and vault.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,9 +15,10 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.connectors.base import Connector
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
-from import_pipeline.errors import AccountLockedError, UnknownUserError
+from import_pipeline.errors import AccountLockedError, ConfigurationError, UnknownUserError
 
 _Connection = psycopg.Connection[Any]
 
@@ -160,3 +162,26 @@ def move_cursor(conn: _Connection, account_id: UUID, user_id: UUID, to: datetime
             )
     except psycopg.errors.LockNotAvailable:
         raise AccountLockedError from None
+
+
+def find_run_accounts(conn: _Connection, connector: Connector, users: Sequence[str]) -> list[FoundAccount]:
+    """Return the accounts that a run for some users works on.
+
+    Args:
+        conn: An idle connection.
+        connector: The source.
+        users: Addresses or ids; empty means every active account.
+
+    Raises:
+        ConfigurationError: A user is unknown or has no account at this source.
+    """
+    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
+    found = find_accounts(conn, connector.source_app, user_ids)
+    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
+        if all(account.user_id != user_id for account in found):
+            command = f"sync {connector.source_app}" if connector.is_polled else "upload"
+            command = f"connect {connector.source_app}" if connector.authenticates_by else command
+            raise ConfigurationError(
+                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
+            )
+    return found

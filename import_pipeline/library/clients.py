@@ -9,13 +9,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.connections import Connect
 from import_pipeline.providers.credentials import StoredCredential
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.keys import open_key_ring
-from import_pipeline.providers.rate_budgets import Connect, Lane, RateBudget, limits_of
+from import_pipeline.providers.rate_budgets import RateBudget, limits_of
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.providers.timeouts import Patience
-from import_pipeline.records import Account
+from import_pipeline.records import Account, Lane
 
 
 class Storage(NamedTuple):

@@ -155,7 +155,7 @@ def group_accounts(accounts: Sequence[DueAccount], size: int) -> list[list[DueAc
     return groups
 
 
-def settle_poll(
+def note_run_ended(
     conn: psycopg.Connection[Any],
     account: Account,
     interval: timedelta,

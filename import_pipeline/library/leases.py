@@ -1,10 +1,10 @@
-"""One run per account at a time: a row in `import_pipeline.leases` that its holder renews while it works.
+"""One run per account and lane at a time: a row in `import_pipeline.leases` that its holder renews while it works.
+
+An account has one lease for what is new and one for history, so a live run never waits for a month. What the two runs
+do at the same time the database keeps apart: see `insert_recordings.sql` and `record_outcomes.sql`.
 
 The holder is the root run, so that a re-execution continues under the same lease. A lease ends by being given back, by
 silence, or at once when its holder is provably gone: its process on this machine has ended, or its run is over.
-
-A run over history gives way: it lends a lease to the live run that waits for it, and gets it back when that one is
-done. Directly from hand to hand, so that no third run comes in between.
 """
 
 from __future__ import annotations
@@ -13,38 +13,33 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psutil
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import AccountLockedError, DatabaseUnavailableError, ImportPipelineError
-from import_pipeline.providers.rate_budgets import Connect, Lane
+from import_pipeline.records import Lane
 
 LEASE_SECONDS = 90.0
 """Silence after which a lease may be taken over."""
 WAIT_SECONDS = 100.0
 """How long a run waits for another one: longer than the silence, so that a crashed holder never fails its successor."""
-HISTORY_WAIT_SECONDS = 600.0
-"""How long a run over history waits at its start: nobody hurries, and a live run may be long."""
-RETURN_WAIT_SECONDS = 3600.0
-"""How long a run over history waits in the middle of its work for what it lent."""
-LOOK_SECONDS = 1.0
-"""How often a run over history looks whether somebody waits for it."""
 
 LOCKED = "another session has locked its row"
 """What `LeaseKeeper.take` says of an account whose row somebody keeps locked."""
 
 _PAUSE_SECONDS = 0.5
-_ASKED_WITHIN_SECONDS = 5.0
-_FETCHED_WITHIN_SECONDS = 15.0
+
+ItemT = TypeVar("ItemT")
 
 
 class LeaseLostError(ImportPipelineError):
@@ -52,9 +47,9 @@ class LeaseLostError(ImportPipelineError):
 
 
 class LeaseKeeper:
-    """Takes the leases of one run and keeps them while it works, from a thread of its own.
+    """Takes the leases of one run and renews all of them, from a thread of its own, until the run ends.
 
-    Renews all of them at once, whichever account is in hand. In the history lane it lends them to live runs that wait.
+    In a thread, because a single item may wait for minutes until its provider allows the next request.
 
     Args:
         connect: Lends an idle connection.
@@ -64,24 +59,22 @@ class LeaseKeeper:
     """
 
     def __init__(self, connect: Connect, holder: str, lane: Lane, is_run_over: Callable[[str], bool]) -> None:
+        self.holder = holder
         self._connect = connect
-        self._holder = holder
         self._lane = lane
         self._is_run_over = is_run_over
-        self._held: set[UUID] = set()
-        self._lock = threading.Lock()  # what is in the database and what is in `_held` change together
+        self._renewed_at: dict[UUID, float] = {}
         self._over = threading.Event()
-        self._trouble: Exception | None = None
 
     def __enter__(self) -> LeaseKeeper:
-        """Begin to keep whatever the run holds."""
+        """Begin to renew whatever the run holds."""
         threading.Thread(target=self._keep, name="leases", daemon=True).start()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop keeping; the leases stay the run's until they run out or are given back."""
+        """Stop renewing; the leases stay the run's until they run out or are given back."""
         self._over.set()
 
     def take(self, account_ids: Iterable[UUID], wait_seconds: float) -> dict[UUID, str]:
@@ -92,8 +85,8 @@ class LeaseKeeper:
             wait_seconds: How long to wait at most, for all of them together.
 
         Returns:
-            For each account that could not be taken, a sentence that says who has it; `LOCKED`, for which nothing is
-            waited, if the account's row is kept from us.
+            For each account that could not be taken, a sentence that says which run has it; `LOCKED`, for which nothing
+            is waited, if the account's row is kept from us.
         """
         ends_at = time.monotonic() + wait_seconds
         refused = dict.fromkeys(account_ids, "")
@@ -101,66 +94,67 @@ class LeaseKeeper:
         while True:
             with self._connect() as conn:
                 for account_id in list(refused):
-                    with self._lock:
-                        try:
-                            refusal = acquire_lease(
-                                conn, account_id, self._holder, lane=self._lane, is_run_over=self._is_run_over
-                            )
-                        except AccountLockedError:
-                            refusal = LOCKED
-                        if refusal is None:
-                            self._held.add(account_id)
+                    now = time.monotonic()
+                    try:
+                        refusal = acquire_lease(
+                            conn, account_id, self.holder, lane=self._lane, is_run_over=self._is_run_over
+                        )
+                    except AccountLockedError:
+                        locked[account_id] = LOCKED
+                        del refused[account_id]
+                        continue
                     if refusal is None:
+                        self._renewed_at[account_id] = now
                         del refused[account_id]
-                    elif refusal is LOCKED:
-                        del refused[account_id]
-                        locked[account_id] = refusal
                     else:
                         refused[account_id] = refusal
             if not refused or time.monotonic() >= ends_at:
                 return refused | locked
             time.sleep(_PAUSE_SECONDS)
 
+    def hold(self, account_id: UUID, items: Iterable[ItemT]) -> Generator[ItemT, None, None]:
+        """Yield the items as long as the account's lease is this run's.
+
+        Raises:
+            LeaseLostError: The lease had run out and another run has taken it.
+        """
+        self._take_again(account_id)
+        for item in items:
+            self.require(account_id)  # the lease may have been lost while the item came into being
+            yield item
+            del item  # it may be large, and the next one is read before this name would be given up
+        self.require(account_id)
+
     def require(self, account_id: UUID) -> None:
-        """Return when the lease of an account is the run's; a run over history waits for what it lent.
+        """Return if the lease of an account is the run's; ask the database only if it was not renewed for too long.
 
         Raises:
             LeaseLostError: Another run has it.
-            DatabaseUnavailableError, psycopg.Error: It could not be renewed for longer than it lasts.
+            DatabaseUnavailableError, psycopg.Error: It was not renewed for too long, and the database is away.
         """
-        if self._trouble is not None:
-            raise self._trouble
-        if account_id in self._held:
-            return
-        refused = self.take([account_id], RETURN_WAIT_SECONDS if self._lane == "history" else 0)
+        renewed_at = self._renewed_at.get(account_id)
+        if renewed_at is None or time.monotonic() - renewed_at > LEASE_SECONDS:
+            self._take_again(account_id)
+
+    def release(self) -> None:
+        """Give back at once what was taken, if the database can be reached; otherwise it runs out."""
+        with suppress(DatabaseUnavailableError, psycopg.Error), self._connect() as conn:
+            while self._renewed_at:
+                release_lease(conn, self._renewed_at.popitem()[0], self.holder)
+
+    def _take_again(self, account_id: UUID) -> None:
+        refused = self.take([account_id], 0)
         if refused:
             raise LeaseLostError(
                 f"This run lost its account: {refused[account_id]}. What it had not committed is done by the next run."
             )
 
-    def release(self) -> None:
-        """Give back at once what was taken, if the database can be reached; else it runs out."""
-        self._over.set()
-        with suppress(DatabaseUnavailableError, psycopg.Error), self._connect() as conn, self._lock:
-            while self._held:
-                release_lease(conn, self._held.pop(), self._holder)
-
     def _keep(self) -> None:
-        renewed_at = time.monotonic()
-        pause = LEASE_SECONDS / 3
-        while not self._over.wait(min(pause, LOOK_SECONDS) if self._lane == "history" else pause):
+        while not self._over.wait(LEASE_SECONDS / 3):
             now = time.monotonic()
-            try:
-                with self._connect() as conn, self._lock:
-                    if self._lane == "history":
-                        self._held -= lend_leases(conn, self._holder)
-                    if now - renewed_at >= pause:
-                        self._held &= renew_leases(conn, self._holder)
-                        renewed_at = now
-            except (DatabaseUnavailableError, psycopg.Error) as error:
-                if now - renewed_at > LEASE_SECONDS:
-                    self._trouble = error
-                    return
+            with suppress(DatabaseUnavailableError, psycopg.Error), self._connect() as conn:
+                # A lease that is taken at this very moment may be missing here: `require` then asks the database.
+                self._renewed_at = dict.fromkeys(renew_leases(conn, self.holder), now)
 
 
 def acquire_lease(
@@ -177,11 +171,11 @@ def acquire_lease(
         conn: An idle connection.
         account_id: The account.
         holder: Root run id of the run that asks.
-        lane: Whether it imports what is new or history; for a live run, a holder in the history lane is asked to lend.
+        lane: Whether it imports what is new or history.
         is_run_over: Says of a root run whether it has ended for certain.
 
     Returns:
-        None when the lease is ours, else a sentence that says who has it.
+        None when the lease is ours, otherwise a sentence that says which run has it.
 
     Raises:
         AccountLockedError: Somebody has locked the account's row, to which the lease refers.
@@ -203,9 +197,7 @@ def acquire_lease(
                 cursor.execute(query("acquire_lease"), asks | {"abandoned_by": abandoned_by})
                 if cursor.fetchone():
                     return None
-                held = cursor.execute(query("find_lease"), {"account_id": account_id}).fetchone()
-                if lane == "live":
-                    cursor.execute(query("want_lease"), asks)
+                held = cursor.execute(query("find_lease"), {"account_id": account_id, "lane": lane}).fetchone()
         except psycopg.errors.LockNotAvailable:
             raise AccountLockedError from None
         if held is None:
@@ -223,18 +215,17 @@ def renew_leases(conn: psycopg.Connection[Any], holder: str) -> set[UUID]:
         return {account_id for (account_id,) in cursor}
 
 
-def lend_leases(conn: psycopg.Connection[Any], holder: str) -> set[UUID]:
-    """Hand what a run over history holds to the live runs that wait for it, and return the accounts."""
-    times = {"seconds": _FETCHED_WITHIN_SECONDS, "asked_within_seconds": _ASKED_WITHIN_SECONDS}
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("lend_leases"), {"holder": holder} | times)
-        return {account_id for (account_id,) in cursor}
-
-
 def release_lease(conn: psycopg.Connection[Any], account_id: UUID, holder: str) -> None:
-    """Give a lease back, to the run that lent it or to nobody; nothing happens when somebody else has it by now."""
+    """Give a lease back; nothing happens when another run has it by now."""
     with acting_as(conn, None):
-        conn.execute(query("release_lease"), {"account_id": account_id, "holder": holder, "seconds": LEASE_SECONDS})
+        conn.execute(query("release_lease"), {"account_id": account_id, "holder": holder})
+
+
+def find_holders(conn: psycopg.Connection[Any], run_ids: Sequence[str]) -> set[str]:
+    """Return those of some root runs that hold an account, whichever, and whose process may be alive."""
+    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("find_holders"), {"run_ids": list(run_ids)})
+        return {holder for holder, process in cursor if not is_process_gone(process)}
 
 
 def this_process() -> str:

@@ -7,23 +7,39 @@ Progress, failures, retries, completeness and the status of a run are counted fr
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
+from import_pipeline.database.connections import prepares
 from import_pipeline.database.sql import columns, query
 from import_pipeline.database.tenancy import acting_at_once
-from import_pipeline.errors import InvalidRecordError
+from import_pipeline.errors import ErrorClass, InvalidRecordError
 from import_pipeline.library.normalise import parse_external_id
 from import_pipeline.records import Account, Counts, Failed, Ignored, Known, ListedItem, Outcome, Ready, Waiting
 
+DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
+"""Why a call is not imported again."""
+
 RunStatus = Literal["completed", "completed_with_errors", "failed"]
 _Connection = psycopg.Connection[Any]
+_FIRST_PAUSE: dict[ErrorClass, timedelta] = {
+    "rate": timedelta(minutes=15),
+    "transient": timedelta(minutes=5),
+    "auth": timedelta(hours=1),
+    "data": timedelta(days=1),
+    "permanent": timedelta(days=1),
+    "bug": timedelta(days=1),
+}
+_LONGEST_PAUSE = timedelta(days=30)
+_WAITING_PAUSE = timedelta(minutes=5)
+_LONGEST_WAITING_PAUSE = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +107,7 @@ def record_outcomes(
         counted: Keys that an earlier part of the same batch has counted as inserted, to which this call adds its own;
             a copy of one of them counts as skipped.
     """
-    return send_outcomes(conn, account, run_id, written).count(set() if counted is None else counted)
-
-
-def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Sequence[Written]) -> SentOutcomes:
-    """Do what `record_outcomes` does but for the counting; within `conn.pipeline()` nothing is waited for."""
-    settled = [
+    replaced = [
         one.outcome.item.provisional_id
         for one in written
         if isinstance(one.outcome, Ready | Known) and one.outcome.item.provisional_id
@@ -107,40 +118,27 @@ def send_outcomes(conn: _Connection, account: Account, run_id: str, written: Seq
         rows.setdefault(row_values["external_id"], row_values)
     rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
     account_of = {"user_id": account.user_id, "source_app": account.source_app}
-    cursor = conn.cursor(row_factory=tuple_row)
+    # No row: it is imported already, and this attempt came to less.
+    now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
     if rows:
-        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of, prepare=True)
-    if settled:
-        conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": settled})
-    return SentOutcomes(run_id, len(written), frozenset(rows), cursor)
-
-
-@dataclass(frozen=True, slots=True)
-class SentOutcomes:
-    """Outcomes on their way into the ledger."""
-
-    run_id: str
-    number: int
-    keys: frozenset[str]
-    cursor: psycopg.Cursor[tuple[Any, ...]]
-
-    def count(self, counted: set[str]) -> Counts:
-        """Count by what the ledger says; see `record_outcomes`."""
-        if not self.keys:
-            return Counts()
-        # No row: it is imported already, and this attempt failed or waits.
-        now: dict[str, tuple[str, str | None]] = dict.fromkeys(self.keys, ("imported", None))
-        now |= {key: (status, run) for key, status, run in self.cursor.fetchall()}
-        imported = sum(1 for status, _ in now.values() if status == "imported")
-        inserted = {key for key, (status, run) in now.items() if status == "imported" and run == self.run_id} - counted
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            parameters = columns(list(rows.values())) | account_of
+            cursor.execute(query("record_outcomes"), parameters, prepare=prepares(conn))
+            now |= {key: (status, run) for key, status, run in cursor}
+    if replaced:
+        conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": replaced})
+    statuses = Counter(status for status, _ in now.values())
+    inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id}
+    inserted -= set() if counted is None else counted
+    if counted is not None:
         counted |= inserted
-        return Counts(
-            inserted=len(inserted),
-            skipped=imported - len(inserted) + self.number - len(self.keys),
-            waiting=sum(1 for status, _ in now.values() if status == "waiting"),
-            failed=sum(1 for status, _ in now.values() if status == "failed"),
-            ignored=sum(1 for status, _ in now.values() if status == "ignored"),
-        )
+    return Counts(
+        inserted=len(inserted),
+        skipped=statuses["imported"] - len(inserted) + len(written) - len(rows),
+        waiting=statuses["waiting"],
+        failed=statuses["failed"],
+        ignored=statuses["ignored"],
+    )
 
 
 def count_run(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> Counts:
@@ -270,3 +268,13 @@ def _ledger_row(account: Account, run_id: str, written: Written) -> dict[str, An
 
 NO_VAULT_ENTRY = "stored without a vault entry"
 """How the ledger's message on an imported item begins when its vault entry is still to be made."""
+
+
+def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> datetime:
+    """Return when a failed item is tried again: after a pause that doubles with every attempt."""
+    return now + min(_FIRST_PAUSE[error_class] * (1 << min(attempts, 16)), _LONGEST_PAUSE)
+
+
+def next_look_at(now: datetime, attempts: int) -> datetime:
+    """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
+    return now + min(_WAITING_PAUSE * (1 << min(attempts, 16)), _LONGEST_WAITING_PAUSE)

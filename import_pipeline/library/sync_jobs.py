@@ -1,7 +1,8 @@
 """Closing the `sync_jobs` rows of a run: the status, counts and ids that UIs outside Dagster show.
 
 The stages open them and move their progress; here is how they end: with the run's report or, when it never came to
-that, from what the ledger holds. `defs/sensors/settling.py` finds out that a run is over.
+that, from what the ledger holds. That a run is over is found out in `defs/sensors/ended_runs.py`, and by the
+next run that takes the account.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from import_pipeline.database.errors import describe_database_error, is_about_ev
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ErrorClass
-from import_pipeline.library.leases import release_lease
+from import_pipeline.library.leases import find_holders, release_lease
 from import_pipeline.library.ledger import count_run, judge_run
 from import_pipeline.records import Account, Counts
 
@@ -123,43 +124,47 @@ def close_sync_job(
     return status
 
 
-def settle_broken_run(
-    conn: psycopg.Connection[Any], accounts: list[Account], run_id: str, *, cancelled: bool = False
-) -> None:
-    """Close the rows that a run leaves open because it broke off or was cancelled, counted from the ledger."""
-    for account in accounts:
-        if account.sync_job_id is None:
-            continue
-        with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(query("find_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
-            status, listed, skipped = cursor.fetchone() or (None, 0, 0)
-            counts = count_run(conn, account.user_id, account.source_app, run_id)
-            counts += Counts(listed=listed or 0, skipped=skipped or 0)
-        if status == "processing":
-            close_sync_job(
-                conn,
-                account,
-                run_id,
-                counts,
-                account.problem or (CANCELLED if cancelled else BROKEN_OFF),
-                status="cancelled" if cancelled else None,
-                error_class=account.problem_class,
-            )
-        release_lease(conn, account.id, run_id)
+def close_broken_run(conn: psycopg.Connection[Any], account: Account, run_id: str, *, cancelled: bool = False) -> None:
+    """Close the row that a run left open because it broke off or was cancelled, counted from the ledger."""
+    if account.sync_job_id is None:
+        return
+    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("find_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id})
+        status, listed, skipped = cursor.fetchone() or (None, 0, 0)
+        counts = count_run(conn, account.user_id, account.source_app, run_id)
+        counts += Counts(listed=listed or 0, skipped=skipped or 0)
+    if status == "processing":
+        close_sync_job(
+            conn,
+            account,
+            run_id,
+            counts,
+            account.problem or (CANCELLED if cancelled else BROKEN_OFF),
+            status="cancelled" if cancelled else None,
+            error_class=account.problem_class,
+        )
+    release_lease(conn, account.id, run_id)
 
 
-def close_abandoned_sync_jobs(conn: psycopg.Connection[Any], user_id: UUID, account_id: UUID, run_id: str) -> list[str]:
-    """Close the rows that crashed runs of an account left open; the holder of its lease knows that they are dead.
+def close_abandoned_runs(conn: psycopg.Connection[Any], account: Account, run_id: str) -> list[str]:
+    """Close the rows that crashed runs of an account left open: of runs that hold no account any more, in any lane.
+
+    Args:
+        conn: An idle connection.
+        account: The account, whose lease a run has just taken.
+        run_id: That run.
 
     Returns:
-        The runs.
+        The crashed runs.
     """
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            query("close_abandoned_sync_jobs"),
-            {"user_id": user_id, "account_id": str(account_id), "run_id": run_id, "error": BROKEN_OFF},
-        )
-        return [abandoned for (abandoned,) in cursor]
+    asked = {"user_id": account.user_id, "account_id": str(account.id), "run_id": run_id}
+    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+        rows: list[tuple[UUID, str]] = cursor.execute(query("find_open_sync_jobs"), asked).fetchall()
+    working = find_holders(conn, [run for _, run in rows]) if rows else set()
+    abandoned = [(job_id, run) for job_id, run in rows if run not in working]
+    for job_id, run in abandoned:
+        close_broken_run(conn, replace(account, sync_job_id=job_id), run)
+    return [run for _, run in abandoned]
 
 
 def _set_ids(conn: psycopg.Connection[Any], account: Account, run_id: str) -> None:

@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
-from import_pipeline.database.connections import set_locally
+from import_pipeline.database.connections import Connect, set_locally
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
@@ -32,7 +32,6 @@ from import_pipeline.errors import (
 from import_pipeline.providers.authentication import ApiKey, Authentication
 from import_pipeline.providers.keys import KeyRing, Secrets, replace_keys
 from import_pipeline.providers.oauth import request_token
-from import_pipeline.providers.rate_budgets import Connect
 from import_pipeline.providers.source_settings import source_url
 from import_pipeline.records import JsonObject
 

@@ -14,22 +14,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_at_once
 from import_pipeline.errors import AccountLockedError, ConfigurationError, RateLimitedError, ReconnectError
 from import_pipeline.providers.source_settings import setting_name, source_setting
-
-Lane = Literal["live", "history"]
-Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+from import_pipeline.records import Lane
 
 LONGEST_WAIT_SECONDS = 300.0
 """What has to wait longer than this is left for a later run."""
@@ -55,7 +53,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send one request now, to be given to `RateBudget.settle` after its answer."""
+    """Leave to send one request now, to be given to `RateBudget.note_answered` after its answer."""
 
     names: tuple[str, ...]
     taken_at: float
@@ -130,7 +128,7 @@ class RateBudget:
                 raise RateLimitedError(f"{why} until {until:%Y-%m-%d %H:%M} UTC.", retry_at=until)
             self._sleep(wait_seconds)
 
-    def settle(self, permit: Permit) -> None:
+    def note_answered(self, permit: Permit) -> None:
         """Note that a request was answered."""
         limits = [self._limits[name] for name in permit.names]
         now = time.monotonic()

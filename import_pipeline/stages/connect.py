@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import dagster as dg
-import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import Field
@@ -19,26 +18,25 @@ from import_pipeline.connectors.base import Connector
 from import_pipeline.database.planted import require_nothing_planted
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
-from import_pipeline.errors import ConfigurationError, ErrorClass, ImportPipelineError, class_of, one_line
-from import_pipeline.library.accounts import FoundAccount, find_accounts, find_user
+from import_pipeline.errors import (
+    ConfigurationError,
+    ErrorClass,
+    ImportPipelineError,
+    class_of,
+    describe_problem,
+    one_line,
+)
+from import_pipeline.library.accounts import FoundAccount, find_run_accounts
 from import_pipeline.library.clients import Storage, open_credential
 from import_pipeline.library.drop_folder import note_shared_folders
-from import_pipeline.library.leases import HISTORY_WAIT_SECONDS, LOCKED, WAIT_SECONDS, LeaseKeeper
+from import_pipeline.library.leases import LOCKED, WAIT_SECONDS, LeaseKeeper
 from import_pipeline.library.ledger import retry_failures
-from import_pipeline.library.sync_jobs import close_abandoned_sync_jobs, progress_of
+from import_pipeline.library.sync_jobs import close_abandoned_runs, progress_of
 from import_pipeline.providers.credentials import find_options
-from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, JsonObject
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import (
-    heed_cancellation,
-    is_repeated_by_a_person,
-    is_run_over,
-    lane_of,
-    root_run_id,
-)
+from import_pipeline.stages.run import heed_cancellation, is_repeated_by_a_person
 from import_pipeline.stages.staging import StreamIOManager
-from import_pipeline.stages.transform import describe_problem
 
 
 class ConnectConfig(dg.Config):
@@ -64,6 +62,7 @@ def connect(
     context: dg.OpExecutionContext,
     config: ConnectConfig,
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
     io_manager: dg.ResourceParam[StreamIOManager],
 ) -> list[Account]:
@@ -75,12 +74,9 @@ def connect(
         Storage(postgres.connection, postgres.is_embedded),
         config.users,
         config.options,
-        root_run_id(context),
-        lambda run_id: is_run_over(context.instance, run_id),
-        HISTORY_WAIT_SECONDS if context.has_partition_key else WAIT_SECONDS,
+        leases,
         forget_run=io_manager.remove_run,
         full=config.full,
-        lane=lane_of(context),
         retries_failed=is_repeated_by_a_person(context),
     )
     if not accounts:
@@ -96,13 +92,11 @@ def open_accounts(
     storage: Storage,
     users: Sequence[str],
     options: JsonObject,
-    run_id: str,
-    is_over: Callable[[str], bool],
+    leases: LeaseKeeper,
     wait_seconds: float = WAIT_SECONDS,
     forget_run: Callable[[str, UUID], None] = lambda _, __: None,
     *,
     full: bool = False,
-    lane: Lane = "live",
     retries_failed: bool = False,
 ) -> list[Account]:
     """Find the accounts of a run and open each; no connection is kept while other runs or the source are waited for.
@@ -112,12 +106,10 @@ def open_accounts(
         storage: The database.
         users: Addresses or ids; empty means every active account.
         options: See `Connector.check_options`.
-        run_id: Root run id.
-        is_over: Says of another run whether it has ended for certain.
+        leases: Takes the accounts' leases for the run.
         wait_seconds: How long to wait for accounts that other runs have, all of them together.
         forget_run: Removes what a crashed run had staged, if it had opened the account.
         full: Take the accounts for new ones; the cursor in the database still only moves forward.
-        lane: Whether the run imports what is new or a month of history.
         retries_failed: Make what failed in this run before due at once: somebody asks for it by repeating the run.
 
     Raises:
@@ -133,47 +125,23 @@ def open_accounts(
         shared = note_shared_folders(conn) if connector.reads_files else ()
     if full:
         found = [replace(account, last_sync_at=None) for account in found]
-    # Kept until all are open: checking a credential may take a minute where its source does not answer.
-    with LeaseKeeper(storage.connect, run_id, lane, is_over) as keeper:
-        try:
-            refused = keeper.take([account.id for account in found], wait_seconds)
-            if retries_failed:
-                for account in found:
-                    with storage.connect() as conn, acting_as(conn, account.user_id):
-                        retry_failures(conn, account.user_id, account.source_app, run_id)
-            return [
-                replace(
-                    _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run),
-                    shared_folders=shared,
-                )
-                for account in found
-            ]
-        except BaseException:  # an interrupt too: no row may say yet that this run has them
-            keeper.release()
-            raise
-
-
-def find_run_accounts(conn: psycopg.Connection[Any], connector: Connector, users: Sequence[str]) -> list[FoundAccount]:
-    """Return the accounts that a run for some users works on.
-
-    Args:
-        conn: An idle connection.
-        connector: The source.
-        users: Addresses or ids; empty means every active account.
-
-    Raises:
-        ConfigurationError: A user is unknown or has no account at this source.
-    """
-    user_ids = [find_user(conn, user) for user in dict.fromkeys(users)] or None
-    found = find_accounts(conn, connector.source_app, user_ids)
-    for name, user_id in zip(dict.fromkeys(users), user_ids or [], strict=True):
-        if all(account.user_id != user_id for account in found):
-            command = f"sync {connector.source_app}" if connector.is_polled else "upload"
-            command = f"connect {connector.source_app}" if connector.authenticates_by else command
-            raise ConfigurationError(
-                f"The user {name} has no account at {connector.title}; `import-pipeline {command}` opens it."
+    run_id = leases.holder
+    try:
+        refused = leases.take([account.id for account in found], wait_seconds)
+        if retries_failed:
+            for account in found:
+                with storage.connect() as conn, acting_as(conn, account.user_id):
+                    retry_failures(conn, account.user_id, account.source_app, run_id)
+        return [
+            replace(
+                _open_account(connector, account, storage, checked, run_id, refused.get(account.id), forget_run),
+                shared_folders=shared,
             )
-    return found
+            for account in found
+        ]
+    except BaseException:  # an interrupt too: no row may say yet that this run has them
+        leases.release()
+        raise
 
 
 def _open_account(
@@ -194,7 +162,6 @@ def _open_account(
             command = f"import-pipeline connect {connector.source_app}"
             problem = ConfigurationError(f"Nothing says what to import: give `{command}` {connector.addresses}.")
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
-    abandoned: list[str] = []
     with (
         storage.connect() as conn,
         acting_as(conn, found.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
@@ -213,9 +180,6 @@ def _open_account(
             oldest_open_at=oldest_open_at,
         )
         with progress_of(account, conn):
-            # Rows that the user has locked are passed over: they show progress and decide nothing.
-            if not taken:
-                abandoned = close_abandoned_sync_jobs(conn, found.user_id, found.id, run_id)
             cursor.execute(
                 query("open_sync_job"),
                 {
@@ -227,8 +191,11 @@ def _open_account(
             )
             (job_id,) = cursor.fetchone()  # type: ignore[misc]
             account = replace(account, sync_job_id=job_id)
-    for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
-        forget_run(run, found.id)
+    if not taken:
+        with storage.connect() as conn:
+            abandoned = close_abandoned_runs(conn, account, run_id)
+        for run in abandoned:  # nobody will go on with it, and what it staged holds transcripts
+            forget_run(run, found.id)
     if taken:
         # Who has taken the account will tell how it went; who has locked its row will not.
         problem_class: ErrorClass | None = "transient" if taken == LOCKED else None

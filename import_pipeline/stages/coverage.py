@@ -1,7 +1,7 @@
 """Coverage: what a source lists for an account and a month, against the ledger and the library, item by item.
 
 It asks the source for its listing only, writes nothing, and needs no lease. How the result is shown is the business of
-`defs/assets/coverage.py` and of the command line.
+`defs/assets/coverage_check.py` and of the command line.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from psycopg.rows import tuple_row
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import without_own_words
 from import_pipeline.database.sql import query
-from import_pipeline.database.tenancy import acting_as
+from import_pipeline.database.tenancy import acting_as, database_time
 from import_pipeline.errors import ConfigurationError
 from import_pipeline.library.accounts import FoundAccount
 from import_pipeline.library.clients import Storage, open_client
-from import_pipeline.library.ledger import LedgerRow, find_items, ledger_key
+from import_pipeline.library.ledger import DELETED, LedgerRow, find_items, ledger_key
 from import_pipeline.providers.credentials import find_options
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ListedItem, Window
-from import_pipeline.stages.dedup import DELETED
-from import_pipeline.stages.fetch import list_items
-from import_pipeline.stages.run import database_time
+from import_pipeline.stages.listing import list_items
 
 Verdict = Literal[
     "imported", "new", "waiting", "failed", "ignored", "deleted", "missing", "no longer listed"

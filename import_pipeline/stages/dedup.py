@@ -8,22 +8,23 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import describe_database_error
-from import_pipeline.library.ledger import NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
+from import_pipeline.library.leases import LeaseKeeper
+from import_pipeline.library.ledger import DELETED, NO_VAULT_ENTRY, LedgerRow, find_items, ledger_key
 from import_pipeline.pipeline import check_duplicates
 from import_pipeline.records import Account, Counts, DuplicateCheck, Ignored, Known, ListedItem, NewItem, Stream
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import ListedItems, NewItems, hold
+from import_pipeline.stages.run import ListedItems, NewItems
 
 _logger = logging.getLogger(__name__)
 
-DELETED = "deleted in the library; `import-pipeline retry` with its id imports it again"
+Decision = Literal["skipped", "waiting", "ignored"] | NewItem | Known | Ignored
 
 
 @dg.op(
@@ -36,10 +37,11 @@ def dedup(
     context: dg.OpExecutionContext,
     batch: Stream[ListedItem],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Any:
     """Return the batch without what needs no work, which is counted in its head."""
-    items = list(hold(context, postgres, batch.batch.account, batch.items))
+    items = list(leases.hold(batch.batch.account.id, batch.items))
     with postgres.connection() as conn:
         counts, remaining = leave_out_known(conn, batch.batch.account, items, always_attempt=not connector.is_polled)
     return Stream(replace(batch.batch, counts=counts), iter(remaining))
@@ -95,7 +97,7 @@ def _decide(
     found: DuplicateCheck | None,
     now: datetime,
     always_attempt: bool,
-) -> Any:
+) -> Decision:
     if row is not None and row.recording_id is not None and row.status == "imported":
         if (row.error_message or "").startswith(NO_VAULT_ENTRY):
             return Known(item, row.recording_id, needs_vault_entry=True)

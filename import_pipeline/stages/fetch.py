@@ -5,7 +5,6 @@ the report; what was listed before that is worked on all the same.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -19,26 +18,22 @@ from import_pipeline.errors import (
     DatabaseUnavailableError,
     ErrorClass,
     ImportPipelineError,
-    InvalidRecordError,
     class_of,
+    describe_bug,
+    describe_problem,
 )
-from import_pipeline.library.leases import LeaseLostError
-from import_pipeline.library.ledger import ledger_key
-from import_pipeline.library.normalise import normalise_item, parse_external_id
+from import_pipeline.library.leases import LeaseKeeper, LeaseLostError
 from import_pipeline.library.sync_jobs import progress_of
-from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Batch, Counts, ListedItem, Listing, Stream, Window
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import ListedItems, hold, open_http
-from import_pipeline.stages.transform import INVALID, describe_bug, describe_problem
+from import_pipeline.stages.run import ListedItems, open_http
 from import_pipeline.stages.windows import plan_windows
 
 FIRST_BATCH_SIZE = 50
 """The first calls of an account should not wait for a whole batch, which takes minutes where requests are rationed."""
 BATCH_SIZE = 250
 """Each batch costs 21 events of Dagster's log; a crash costs what was fetched of the batch in hand."""
-MAX_LISTINGS = 5
-"""How often one window is listed at most because something new turned up in it."""
 BATCH_BYTES = 64_000_000
 """Large items come in smaller batches: a batch is what a crash costs, and what is staged at a time."""
 
@@ -55,6 +50,7 @@ def fetch(
     context: dg.OpExecutionContext,
     accounts: list[Account],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Iterator[Any]:
     """Yield every batch of every account, then how far each listing came."""
@@ -78,7 +74,7 @@ def fetch(
         listed, is_complete = 0, False
         problem: str | None = None
         error_class: ErrorClass | None = None
-        items = hold(context, postgres, account, list_account(account))
+        items = leases.hold(account.id, list_account(account))
         for number in count():
             batch: list[ListedItem] = []
             size = BATCH_SIZE if number else FIRST_BATCH_SIZE
@@ -116,50 +112,6 @@ def fetch(
         since, until = (windows[-1].start, windows[0].end) if windows else (None, None)
         listings.append(Listing(account, listed, is_complete, problem, error_class, since, until))
     yield dg.Output(listings, "listings")
-
-
-def list_items(
-    connector: Connector, account: Account, http: HttpClient, partition: Window | None = None
-) -> Iterator[ListedItem]:
-    """Yield everything the source lists for an account, newest window first, cleaned for storage."""
-    for window in plan_windows(connector, account, partition):
-        for item in _list_until_stable(connector, account, window, http):
-            try:
-                parse_external_id(item.external_id)
-                yield normalise_item(item)
-            except InvalidRecordError as error:
-                yield _reduce(item, str(error))
-
-
-def _list_until_stable(
-    connector: Connector, account: Account, window: Window, http: HttpClient
-) -> Iterator[ListedItem]:
-    """List a window, and if it took several pages again, until nothing new turns up.
-
-    When a call is deleted while pages are read, those behind it move up, and one slips from the next page to the last.
-    """
-    seen: set[str] = set()
-    for listing in range(MAX_LISTINGS):
-        pages_before, found = http.pages_read, len(seen)
-        for item in connector.list_items(account, window, http):
-            key = f"{item.external_id!r} {item.provisional_id!r}"  # of any type, until they are checked
-            if listing == 0 or key not in seen:
-                yield item
-            seen.add(key)
-        if http.pages_read - pages_before <= 1 or len(seen) == found:
-            return
-
-
-def _reduce(item: ListedItem, reason: str) -> ListedItem:
-    """Return as much of an item that cannot be staged as can be, to fail as one item of its own."""
-    has_id = isinstance(item.external_id, str) and item.external_id.strip()
-    # Items without an id are told apart by what else is known of them: two of them are two failures.
-    key = ledger_key(item.external_id if has_id else (item.external_id, item.title, item.started_at, item.location))
-    reduced = ListedItem(key, details={INVALID: reason})
-    try:
-        return normalise_item(replace(reduced, title=item.title, started_at=item.started_at, location=item.location))
-    except InvalidRecordError:
-        return reduced
 
 
 def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:

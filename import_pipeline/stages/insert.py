@@ -16,26 +16,21 @@ import dagster as dg
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.database.connections import hand_over, pipeline_of, send_all
+from import_pipeline.database.connections import prepares
 from import_pipeline.database.errors import classify, describe_database_error, explain_refusal, is_about_every_row
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
-from import_pipeline.errors import AccountLockedError, ItemError
+from import_pipeline.errors import AccountLockedError
 from import_pipeline.library.destinations import Destinations
-from import_pipeline.library.leases import LeaseLostError
-from import_pipeline.library.ledger import Written, record_outcomes, send_outcomes
-from import_pipeline.library.normalise import normalise_record
+from import_pipeline.library.leases import LeaseKeeper, LeaseLostError
+from import_pipeline.library.ledger import Written, next_attempt_at, record_outcomes
 from import_pipeline.library.sync_jobs import progress_of
-from import_pipeline.pipeline import (
-    add_missing_vault_entries,
-    send_recordings,
-    write_recordings,
-)
+from import_pipeline.pipeline import add_missing_vault_entries, write_recordings
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
+from import_pipeline.stages.new_calls import write_new
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import Outcomes, hold, lineage, root_run_id
+from import_pipeline.stages.run import Outcomes, lineage, root_run_id
 from import_pipeline.stages.staging import StreamIOManager
-from import_pipeline.stages.transform import next_attempt_at
 
 _logger = logging.getLogger(__name__)
 
@@ -55,12 +50,13 @@ def insert(
     context: dg.OpExecutionContext,
     batch: Stream[Outcome],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     io_manager: dg.ResourceParam[StreamIOManager],
 ) -> BatchSummary:
     """Return what became of the batch, counted from the ledger."""
     account, run_id = batch.batch.account, root_run_id(context)
     counts, without_vault_entry, problem = batch.batch.counts, 0, None
-    with closing(hold(context, postgres, account, batch.items)) as outcomes:
+    with closing(leases.hold(account.id, batch.items)) as outcomes:
         counted: set[str] = set()
         for chunk in cut_chunks(outcomes):
             with postgres.connection() as conn:
@@ -73,7 +69,7 @@ def insert(
             without_vault_entry += unvaulted
             del chunk  # before the next one is read
         # Last, so that a repetition of this step does not count what was settled before it once more.
-        _advance_by_settled(postgres, account, batch.batch.counts)
+        _advance_by_decided(postgres, account, batch.batch.counts)
     mapping_key = context.get_mapping_key()
     if mapping_key is not None:
         for staged_by in lineage(context):
@@ -126,10 +122,7 @@ def write_outcomes(
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             counted_now = set(counted or ())
-            result = _write_new(conn, account, run_id, outcomes, counted_now)
-            if result is None:
-                counted_now = set(counted or ())
-                result = _write_with_care(conn, account, run_id, outcomes, counted_now)
+            result = _write_chunk(conn, account, run_id, outcomes, counted_now)
         except _TRY_AGAIN:
             if attempt == _ATTEMPTS:
                 raise
@@ -142,65 +135,20 @@ def write_outcomes(
     raise AssertionError("unreachable")
 
 
-def _write_new(
-    conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
-) -> tuple[Counts, int] | None:
-    """Write a chunk as if every record in it were good and new, as nearly always: all statements are sent at once.
-
-    If one is not, it is not written, and the ledger's reference to it makes the database refuse the chunk.
-
-    Returns:
-        As `write_outcomes`; None if something stood against it: then nothing is written.
-    """
-    if any(isinstance(outcome, Known) for outcome in outcomes):
-        return None
-    ready = [outcome for outcome in outcomes if isinstance(outcome, Ready)]
-    try:
-        with acting_as(conn, account.user_id):
-            records = [normalise_record(outcome.record) for outcome in ready]  # it is what puts the key in its place
-            destinations = Destinations(conn, account.user_id)
-            if not all(destinations.resolve(record)[1] for record in records):
-                raise psycopg.Rollback
-            with pipeline_of(conn) as pipeline:
-                # Else each statement would be planned for its own arrays, and all texts copied once more for that.
-                conn.execute("set local plan_cache_mode = force_generic_plan")
-                held = _ask_for_account(conn, account)
-                hand_over(conn, pipeline)
-                new_ids = iter(send_recordings(conn, pipeline, destinations, records))
-                written = [
-                    Written(outcome, next(new_ids)) if isinstance(outcome, Ready) else Written(outcome)
-                    for outcome in outcomes
-                ]
-                sent = send_outcomes(conn, account, run_id, written)
-                send_all(conn)
-                # Else the end of the block would wait, with a question after which the server heeds no time any more
-                # that ends the transaction of a client which is cut off.
-                pipeline.sync()
-            _require_account(held)
-            counts = sent.count(counted)
-            _advance(conn, account, len(outcomes), counts.skipped)
-            return counts, 0
-    except (psycopg.Error, UnicodeEncodeError) as error:
-        if conn.broken or is_about_every_row(error):
-            raise
-    except ItemError:
-        pass
-    return None
-
-
-def _write_with_care(
+def _write_chunk(
     conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
 ) -> tuple[Counts, int]:
-    """Write a chunk so that what cannot be written harms nothing else."""
     with acting_as(conn, account.user_id):
-        now = _require_account(_ask_for_account(conn, account))
-        counts, unvaulted = _write_some(conn, account, run_id, outcomes, counted, now)
+        now = _hold_account(conn, account)
+        counts, unvaulted = write_new(conn, account, run_id, outcomes, counted), 0
+        if counts is None:
+            counts, unvaulted = _write_with_care(conn, account, run_id, outcomes, counted, now)
         with progress_of(account, conn):
             _advance(conn, account, len(outcomes), counts.skipped)
     return counts, unvaulted
 
 
-def _write_some(
+def _write_with_care(
     conn: psycopg.Connection[Any],
     account: Account,
     run_id: str,
@@ -208,28 +156,33 @@ def _write_some(
     counted: set[str],
     now: datetime,
 ) -> tuple[Counts, int]:
-    """Write outcomes or, where the ledger or a deferred trigger refuses them, each by itself, to fail alone."""
+    """Write outcomes so that what cannot be written harms nothing else.
+
+    Where the ledger or a deferred trigger refuses them, each is written by itself, to fail alone.
+    """
+    counted_now = set(counted)
     try:
         with conn.transaction():
             written = _write_together(conn, account, outcomes, now)
-            counts = record_outcomes(conn, account, run_id, written, counted)
+            counts = record_outcomes(conn, account, run_id, written, counted_now)
             # What the owner put off until the commit is judged now, while it can still be told whose fault it is.
-            conn.execute("set constraints all immediate")
-            conn.execute("set constraints all deferred")
-            return counts, sum(1 for one in written if one.vault_error)
+            conn.execute(query("judge_constraints"))
+            conn.execute(query("defer_constraints"))
+        counted |= counted_now
+        return counts, sum(1 for one in written if one.vault_error)
     except psycopg.Error as error:
         if conn.broken or is_about_every_row(error):
             raise
         reason, error_class, words = explain_refusal(error), classify(error), describe_database_error(error)
     if len(outcomes) > 1:
-        parts = [_write_some(conn, account, run_id, [outcome], counted, now) for outcome in outcomes]
+        parts = [_write_with_care(conn, account, run_id, [outcome], counted, now) for outcome in outcomes]
         return sum((counts for counts, _ in parts), Counts()), sum(unvaulted for _, unvaulted in parts)
     (outcome,) = outcomes
     if isinstance(outcome, Failed):  # not even that can be written down
         _logger.error("%s: the ledger keeps nothing of %a: %s.", account.label, outcome.item.external_id, words)
         return Counts(failed=1), 0
     failed = Failed(outcome.item, error_class, reason, next_attempt_at(now, error_class, 0))
-    return _write_some(conn, account, run_id, [failed], counted, now)
+    return _write_with_care(conn, account, run_id, [failed], counted, now)
 
 
 def _write_together(
@@ -237,7 +190,7 @@ def _write_together(
 ) -> list[Written]:
     """Write the recordings among outcomes, each once, and say what became of each."""
     ready = [outcome.record for outcome in outcomes if isinstance(outcome, Ready)]
-    results = iter(write_recordings(conn, account.user_id, ready))
+    results = iter(write_recordings(conn, Destinations(conn, account.user_id), ready))
     unvaulted = [
         outcome.recording_id for outcome in outcomes if isinstance(outcome, Known) and outcome.needs_vault_entry
     ]
@@ -245,7 +198,7 @@ def _write_together(
     written = []
     for outcome in outcomes:
         if isinstance(outcome, Ready):
-            written.append(_settle(outcome, next(results), now))
+            written.append(_judge(outcome, next(results), now))
         elif isinstance(outcome, Known):
             written.append(Written(outcome, outcome.recording_id, vault_errors.get(outcome.recording_id)))
         else:
@@ -253,21 +206,17 @@ def _write_together(
     return written
 
 
-def _ask_for_account(conn: psycopg.Connection[Any], account: Account) -> psycopg.Cursor[tuple[Any, ...]]:
-    """Keep the account from being removed until the end of the transaction."""
-    cursor = conn.cursor(row_factory=tuple_row)
-    return cursor.execute(query("hold_account"), {"id": account.id, "user_id": account.user_id}, prepare=True)
-
-
-def _require_account(held: psycopg.Cursor[tuple[Any, ...]]) -> datetime:
-    """Return the database's time.
+def _hold_account(conn: psycopg.Connection[Any], account: Account) -> datetime:
+    """Keep the account from being removed until the end of the transaction, and return the database's time.
 
     Raises:
         LeaseLostError: The account was removed, and with it, perhaps, everything of its user: nothing may be written
             again.
         AccountLockedError: Somebody has locked its row, perhaps to remove it.
     """
-    row = held.fetchone()
+    parameters = {"id": account.id, "user_id": account.user_id}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("hold_account"), parameters, prepare=prepares(conn)).fetchone()
     if row is None:
         raise LeaseLostError(
             "This account was removed while a run worked on it; what the run had not committed is lost."
@@ -278,7 +227,7 @@ def _require_account(held: psycopg.Cursor[tuple[Any, ...]]) -> datetime:
     return now
 
 
-def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
+def _judge(outcome: Ready, result: InsertResult, now: datetime) -> Written:
     if result.recording_id is None:
         error_class = result.error_class or "bug"
         reason = result.error or "The record was lost."
@@ -288,7 +237,7 @@ def _settle(outcome: Ready, result: InsertResult, now: datetime) -> Written:
     return Written(outcome, result.recording_id, result.vault_error)
 
 
-def _advance_by_settled(postgres: PostgresResource, account: Account, counts: Counts) -> None:
+def _advance_by_decided(postgres: PostgresResource, account: Account, counts: Counts) -> None:
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
         with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
@@ -299,5 +248,5 @@ def _advance(conn: psycopg.Connection[Any], account: Account, done: int, skipped
     conn.execute(
         query("advance_sync_job"),
         {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": skipped},
-        prepare=True,
+        prepare=prepares(conn),
     )

@@ -2,7 +2,7 @@
 
 Moves the cursors, closes the `sync_jobs` rows and gives the leases back; then fails the run if an item it attempted
 failed or an account could not be worked on to its end. When a step broke, report does not run: the sensor of
-`defs/sensors/settling.py` closes the rows instead.
+`defs/sensors/ended_runs.py` closes the rows instead.
 """
 
 import logging
@@ -20,7 +20,7 @@ from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ADVICE, AccountLockedError, ErrorClass, class_of
 from import_pipeline.library.accounts import move_cursor
-from import_pipeline.library.due import settle_poll
+from import_pipeline.library.due import note_run_ended
 from import_pipeline.library.leases import release_lease
 from import_pipeline.library.ledger import count_imported_between, list_failures
 from import_pipeline.library.sync_jobs import close_sync_job
@@ -96,7 +96,7 @@ def report(
     told = "; ".join(problems[:_SHOWN_PROBLEMS]) + more
     yield dg.AssetMaterialization(
         asset_key=["recordings", connector.source_app],
-        description=f"{told}. {sentence(counts)}" if problems else sentence(counts),
+        description=f"{told}. {counts.in_words()}" if problems else counts.in_words(),
         metadata=metadata,
         partition=context.partition_key if context.has_partition_key else None,
     )
@@ -139,7 +139,7 @@ def close_accounts(
     With `warns_of_silence` an account that lists nothing at all, though calls of that very span were imported before,
     says so: a right may have been taken away, and the source does not call that an error.
     """
-    settled = []
+    closed = []
     for listing in listings:
         account = listing.account
         own = [summary for summary in summaries if summary.account_id == account.id]
@@ -166,8 +166,8 @@ def close_accounts(
         )
         release_lease(conn, account.id, run_id)  # of an account that another run has, this gives nothing back
         if moves_cursor and polling_interval is not None:
-            settle_poll(conn, account, polling_interval, problem, error_class)
-        settled.append(
+            note_run_ended(conn, account, polling_interval, problem, error_class)
+        closed.append(
             AccountSummary(
                 account_id=account.id,
                 user_id=account.user_id,
@@ -180,7 +180,7 @@ def close_accounts(
                 warning=warning,
             )
         )
-    return ImportSummary(source_app, run_id, settled)
+    return ImportSummary(source_app, run_id, closed)
 
 
 def _problem_of(listing: Listing, summaries: Sequence[BatchSummary]) -> tuple[str | None, ErrorClass | None]:
@@ -224,26 +224,12 @@ def _close_unlisted(conn: psycopg.Connection[Any], account: Account, gives_up_af
         _logger.warning("%s: %s open items are no longer listed; `failures` shows them.", account.label, closed)
 
 
-def sentence(counts: Counts) -> str:
-    """Say in words what became of the items."""
-    parts = [
-        f"{counts.listed} listed",
-        f"{counts.inserted} inserted",
-        f"{counts.skipped} already there",
-        f"{counts.waiting} waiting",
-        f"{counts.failed} failed",
-    ]
-    if counts.ignored:
-        parts.append(f"{counts.ignored} ignored")
-    return ", ".join(parts)
-
-
 def describe(summary: ImportSummary) -> dict[str, Any]:
     """Return the run's figures as Dagster shows them: counts, and a table of the accounts."""
     counts = summary.counts
     return {
         "listed": counts.listed,
-        "inserted": counts.inserted,
+        "imported": counts.inserted,
         "already there": counts.skipped,
         "waiting": counts.waiting,
         "failed": counts.failed,
@@ -254,7 +240,7 @@ def describe(summary: ImportSummary) -> dict[str, Any]:
                     {
                         "account": account.label,
                         "status": account.status,
-                        "inserted": account.counts.inserted,
+                        "imported": account.counts.inserted,
                         "already there": account.counts.skipped,
                         "waiting": account.counts.waiting,
                         "failed": account.counts.failed,

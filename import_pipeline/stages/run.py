@@ -1,4 +1,4 @@
-"""What every op asks of its own run: its root, its hold on the account, its client, the time, and types for the UI.
+"""What every op asks of its own run: its root, its leases, its client, the time, and types for the UI.
 
 Not here: anything about items.
 """
@@ -6,27 +6,19 @@ Not here: anything about items.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import dagster as dg
-import psycopg
-from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.library.clients import Storage, open_client
 from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.providers.http import HttpClient
-from import_pipeline.providers.rate_budgets import Lane
-from import_pipeline.records import Account, Stream
+from import_pipeline.records import Account, Lane, Stream
 from import_pipeline.stages.postgres import PostgresResource
 
 _RETRY_SECONDS = 300.0
-_END: Any = object()
 _CANCELLATIONS = {dg.DagsterEventType.PIPELINE_CANCELING, dg.DagsterEventType.PIPELINE_CANCELED}
-
-ItemT = TypeVar("ItemT")
 
 ListedItems = dg.DagsterType(
     lambda _, value: isinstance(value, Stream), "ListedItems", description="A batch of what the source lists."
@@ -109,33 +101,20 @@ def lane_of(context: dg.OpExecutionContext) -> Lane:
     return "history" if context.has_partition_key else "live"
 
 
-def hold(
-    context: dg.OpExecutionContext, postgres: PostgresResource, account: Account, items: Iterable[ItemT] = ()
-) -> Generator[ItemT, None, None]:
-    """Yield the items while the account's lease is this run's, and keep all leases of the run until then.
-
-    In a thread of its own: a single item may wait for minutes until its provider allows the next request. A run over
-    history may have to lend the lease to a live one; then the next item comes when it is back.
-
-    Raises:
-        LeaseLostError: The lease had run out and another run has taken it.
-    """
-    keeper = LeaseKeeper(
-        postgres.connection,
-        root_run_id(context),
-        lane_of(context),
-        lambda run_id: is_run_over(context.instance, run_id),
-    )
-    with keeper:
-        iterator = iter(items)
-        while True:
-            keeper.require(account.id)
-            item = next(iterator, _END)
-            keeper.require(account.id)  # it may have changed hands while the item came into being
-            if item is _END:
-                return
-            yield item
-            del item  # it may be large, and the next one is read before this name would be given up
+@dg.resource(required_resource_keys={"postgres"}, description="Keeps the leases of a run's accounts while it works.")
+def lease_keeper(context: dg.InitResourceContext) -> Iterator[LeaseKeeper]:
+    """Keep whatever leases the run takes until it ends."""
+    run, instance = context.run, context.instance
+    if run is None or instance is None:
+        raise dg.DagsterInvariantViolationError("Leases are kept only within a run.")
+    lane: Lane = "history" if PARTITION_TAG in run.tags else "live"
+    with LeaseKeeper(
+        context.resources.postgres.connection,
+        run.root_run_id or run.run_id,
+        lane,
+        lambda run_id: is_run_over(instance, run_id),
+    ) as keeper:
+        yield keeper
 
 
 def open_http(
@@ -145,9 +124,3 @@ def open_http(
     storage = Storage(postgres.connection, postgres.is_embedded)
     lane: Lane = "history" if account.last_sync_at is None else lane_of(context)
     return open_client(connector, account, storage, lane)
-
-
-def database_time(conn: psycopg.Connection[Any]) -> datetime:
-    """Return the database's time: clocks of workers differ, and cursors and pauses must not."""
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute("select clock_timestamp()").fetchone()[0]  # type: ignore[index,no-any-return]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import time
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from upath import UPath
 
 from import_pipeline.database.embedded import home
-from import_pipeline.errors import StagedFileError
+from import_pipeline.errors import ErasureError, StagedFileError
 from import_pipeline.records import (
     Account,
     Batch,
@@ -45,6 +46,8 @@ from import_pipeline.records import (
 )
 from import_pipeline.stages.private_folders import require_private
 from import_pipeline.stages.sealing import SealedReader, SealedWriter, sealing_keys
+
+_logger = logging.getLogger(__name__)
 
 STAGED_FOR = timedelta(days=3)
 """How long what a broken run staged is kept for a re-execution."""
@@ -83,7 +86,7 @@ class StreamIOManager(dg.ConfigurableIOManager):
         earlier step needs it.
         """
         for step in (f"dedup[{mapping_key}]", f"transform[{mapping_key}]"):
-            _remove_tree(UPath(self.resolve_base()) / _file_name(run_id) / _file_name(step))
+            _try_to_remove(UPath(self.resolve_base()) / _file_name(run_id) / _file_name(step))
 
     def remove_run(self, run_id: str, account_id: UUID) -> None:
         """Remove all that a run staged; only once nobody will go on with it.
@@ -94,20 +97,28 @@ class StreamIOManager(dg.ConfigurableIOManager):
         """
         folder = UPath(self.private_base()) / _file_name(run_id)
         if _is_about(folder, [account_id]):
-            _remove_tree(folder)
+            _try_to_remove(folder)
 
     def remove_runs_of(self, account_ids: Collection[UUID], run_ids: Collection[str] = ()) -> int:
         """Remove all that the given runs staged, and what any other run staged for one of the accounts.
 
         Returns:
             The number of runs of which there was something.
+
+        Raises:
+            ErasureError: Something is there still, or nobody knows.
         """
         base = UPath(self.resolve_base())
         names = {_file_name(run_id) for run_id in run_ids}
-        folders = list(base.iterdir()) if base.exists() else []
-        found = [folder for folder in folders if folder.name in names or _is_about(folder, account_ids)]
-        for folder in found:
-            _remove_tree(folder)
+        try:
+            if not _is_local(base):
+                base.fs.invalidate_cache()
+            folders = list(base.iterdir()) if base.exists() else []
+            found = [folder for folder in folders if folder.name in names or _is_about(folder, account_ids)]
+            for folder in found:
+                _remove_tree(folder)
+        except Exception as error:  # each store has errors of its own
+            raise ErasureError(f"What runs left at {base} could not be removed ({type(error).__name__}).") from error
         return len(found)
 
     def resolve_base(self) -> str:
@@ -154,7 +165,11 @@ def write_output(path: UPath, obj: Any) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
-    partial.rename(path)
+    if _is_local(path):
+        partial.rename(path)
+    else:  # `rename` takes both names for patterns
+        path.fs.cp_file(partial.path, path.path)
+        path.fs.rm_file(partial.path)
 
 
 def read_output(path: UPath) -> Any:
@@ -206,7 +221,7 @@ def remove_old(base: str, older_than: timedelta) -> int:
 
 def _is_about(run: UPath, account_ids: Collection[UUID]) -> bool:
     """Say whether one of the accounts is named at the head of anything that a run staged."""
-    for path in run.rglob("*.sealed*"):
+    for path in _files(run):
         with suppress(FileNotFoundError, StopIteration, StagedFileError, zstandard.ZstdError):  # removed, or cut off
             lines = _read_lines(path)
             if next(lines) == _STREAM:
@@ -262,12 +277,32 @@ def _open_private(path: UPath) -> IO[bytes]:
     return os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
 
 
+def _try_to_remove(folder: UPath) -> None:
+    """Remove what the caller no longer needs, whose own work is done: a store that refuses is told of."""
+    try:
+        _remove_tree(folder)
+    except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        _logger.warning("%s could not be removed (%s); transcripts are in it.", folder, type(error).__name__)
+
+
 def _remove_tree(folder: UPath) -> None:
     if _is_local(folder):
-        shutil.rmtree(str(folder), ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(str(folder))
         return
-    with suppress(FileNotFoundError):
-        folder.rmdir(recursive=True)
+    for path in _files(folder):
+        with suppress(FileNotFoundError):
+            folder.fs.rm_file(path.path)
+
+
+def _files(folder: UPath) -> Iterator[UPath]:
+    """Return every file below a folder. A store is asked without patterns, which a folder's own name may hold."""
+    if _is_local(folder):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+        return
+    folder.fs.invalidate_cache()  # other processes wrote there
+    for name in folder.fs.find(folder.path):
+        yield folder / PurePosixPath(name).relative_to(folder.path).as_posix()
 
 
 def _is_local(path: UPath) -> bool:

@@ -5,56 +5,41 @@ outcome; a source that is down fails the batch. An empty transcript is never inv
 aside: it goes on until its time is up, while others take its place.
 """
 
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.tenancy import database_time
 from import_pipeline.errors import (
+    ADVICE,
     ConfigurationError,
     DatabaseUnavailableError,
     ErrorClass,
     HttpError,
     IgnoredItemError,
-    ImportPipelineError,
     ItemError,
     NotReadyError,
     SourceUnavailableError,
-    one_line,
+    describe_bug,
+    describe_problem,
 )
+from import_pipeline.library.leases import LeaseKeeper
+from import_pipeline.library.ledger import next_attempt_at, next_look_at
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.timeouts import Allowance
-from import_pipeline.records import Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
+from import_pipeline.records import INVALID, Account, Failed, Ignored, Known, NewItem, Outcome, Ready, Stream, Waiting
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import NewItems, Outcomes, database_time, hold, open_http
+from import_pipeline.stages.run import NewItems, Outcomes, open_http
 
-INVALID = "import_pipeline.invalid"
-"""Key in an item's details under which `fetch` says why it cannot become a record."""
-
-LONGEST_REASON = 500
-"""Characters; some vendors answer with a page of HTML."""
-
-_FIRST_PAUSE: dict[ErrorClass, timedelta] = {
-    "rate": timedelta(minutes=15),
-    "transient": timedelta(minutes=5),
-    "auth": timedelta(hours=1),
-    "data": timedelta(days=1),
-    "permanent": timedelta(days=1),
-    "bug": timedelta(days=1),
-}
-_LONGEST_PAUSE = timedelta(days=30)
-_WAITING_PAUSE = timedelta(minutes=5)
-_LONGEST_WAITING_PAUSE = timedelta(hours=6)
 _AHEAD = 4
 MAX_ASIDE = 8
 """So many slow items at most go on beside those that a source is asked for at the same time."""
@@ -72,6 +57,7 @@ def transform(
     context: dg.OpExecutionContext,
     batch: Stream[Any],
     postgres: PostgresResource,
+    leases: dg.ResourceParam[LeaseKeeper],
     connector: dg.ResourceParam[Connector],
 ) -> Any:
     """Return the outcomes of the batch; they come into being while the I/O manager writes them."""
@@ -87,7 +73,7 @@ def transform(
             with open_http(context, postgres, connector, account) as http:
                 yield from transform_items(connector, account, chain([first], items), http, now, context.log.warning)
 
-    return Stream(batch.batch, hold(context, postgres, account, outcomes()))
+    return Stream(batch.batch, leases.hold(account.id, outcomes()))
 
 
 def transform_items(
@@ -144,7 +130,7 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
     except IgnoredItemError as error:
         return Ignored(item, describe_problem(error))
     except ItemError as error:
-        error_class = error.error_class if error.error_class in _FIRST_PAUSE else "bug"
+        error_class = error.error_class if error.error_class in ADVICE else "bug"
         failed = _fail(new, error_class, describe_problem(error), now)
         if isinstance(error, HttpError):
             failed = replace(failed, http_status=error.status, request_id=error.request_id)
@@ -156,28 +142,6 @@ def transform_item(connector: Connector, account: Account, new: NewItem, http: H
     if (record.external_id, record.source_app) != (item.external_id, connector.source_app):
         return _fail(new, "bug", "The connector returned the record of another item; please report it.", now)
     return Ready(item, record)
-
-
-def next_attempt_at(now: datetime, error_class: ErrorClass, attempts: int) -> datetime:
-    """Return when a failed item is tried again: after a pause that doubles with every attempt."""
-    return now + min(_FIRST_PAUSE[error_class] * (1 << min(attempts, 16)), _LONGEST_PAUSE)
-
-
-def next_look_at(now: datetime, attempts: int) -> datetime:
-    """Return when to ask again for a transcript that is not there yet: after a pause that grows up to six hours."""
-    return now + min(_WAITING_PAUSE * (1 << min(attempts, 16)), _LONGEST_WAITING_PAUSE)
-
-
-def describe_problem(error: ImportPipelineError) -> str:
-    """Return the text of an error of ours as it can be staged, stored and shown, whatever a connector put into it."""
-    return one_line(str(error), LONGEST_REASON) or type(error).__name__
-
-
-def describe_bug(error: BaseException) -> str:
-    """Name an unforeseen error by its type and place; its text could quote a transcript or a secret."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}; this is a mistake in the software, please report it"
 
 
 def _fail(new: NewItem, error_class: ErrorClass, reason: str, now: datetime) -> Failed:

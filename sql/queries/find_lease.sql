@@ -1,2 +1,4 @@
--- Returns who holds the lease of an account.
-select holder, holder_process, heartbeat_at from import_pipeline.leases where account_id = %(account_id)s
+-- Returns which run holds the lease of an account in one lane.
+select holder, holder_process, heartbeat_at
+from import_pipeline.leases
+where account_id = %(account_id)s and lane = %(lane)s

@@ -17,7 +17,7 @@ from import_pipeline.library.normalise import normalise_item
 from import_pipeline.providers.authentication import ApiKey
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, NewItem, Outcome, Ready
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.transform import transform_item
 
 

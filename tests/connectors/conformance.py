@@ -28,10 +28,12 @@ from psycopg_pool import ConnectionPool
 from upath import UPath
 
 from import_pipeline.connectors.base import Connector, discover_connectors
-from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of
+from import_pipeline.database.tenancy import database_time
+from import_pipeline.errors import ImportPipelineError, SourceUnavailableError, class_of, describe_bug, describe_problem
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.clients import Storage, open_client
-from import_pipeline.library.sync_jobs import settle_broken_run
+from import_pipeline.library.leases import LeaseKeeper
+from import_pipeline.library.sync_jobs import close_broken_run
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.providers.keys import Secrets, open_key_ring
@@ -51,12 +53,12 @@ from import_pipeline.records import (
 )
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.dedup import leave_out_known
-from import_pipeline.stages.fetch import BATCH_SIZE, list_items
+from import_pipeline.stages.fetch import BATCH_SIZE
 from import_pipeline.stages.insert import cut_chunks, write_outcomes
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.report import close_accounts
-from import_pipeline.stages.run import database_time
 from import_pipeline.stages.staging import _read_lines, read_output, write_output
-from import_pipeline.stages.transform import describe_bug, describe_problem, transform_items
+from import_pipeline.stages.transform import transform_items
 
 SECRET_KEY = "Zm9yIHRlc3RzIG9ubHksIDMyIGJ5dGVzIGxvbmcgISE="
 TURN = re.compile(r"\[(\d\d):(\d\d):(\d\d)\] (?:([^:\n]{1,60}): )?(.*)", re.DOTALL)
@@ -435,10 +437,9 @@ class World:
         """Open the account for a run."""
         target = subscriber.target
         options = target.source.run_options(subscriber.server)
-        users, run_id = [str(subscriber.user.id)], run_id or str(uuid4())
-        (account,) = open_accounts(
-            target.connector, self.storage, users, options, run_id, lambda _: True, wait_seconds=0
-        )
+        leases = LeaseKeeper(self.storage.connect, run_id or str(uuid4()), "live", lambda _: True)
+        users = [str(subscriber.user.id)]
+        (account,) = open_accounts(target.connector, self.storage, users, options, leases, wait_seconds=0)
         return account
 
     def client(self, subscriber: Subscriber, account: Account) -> HttpClient:
@@ -481,7 +482,7 @@ class World:
                     synced.broken = str(error)
         with self.pool.connection() as conn:
             if synced.broken is not None:
-                settle_broken_run(conn, [account], run_id)
+                close_broken_run(conn, account, run_id)
             else:
                 moves = month is None
                 source_app = target.connector.source_app

@@ -51,7 +51,7 @@ from import_pipeline.connectors.base import Connector, check_declaration
 from import_pipeline.defs.jobs import build_import_job
 from import_pipeline.errors import HttpError
 from import_pipeline.records import Failed, Ignored, Ready, Waiting, Window
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import StreamIOManager
 

@@ -40,14 +40,11 @@ class FathomServer(Provider):
         api_keys: Accepted keys → the e-mail address whose calls they see, or None for all calls.
         oauth: Its authorisation server.
         page_size: Calls on a page; there is no parameter for it.
-        order: Of the list: newest or oldest creation first, or neither.
         rate_limit: Of all requests, for instance `60/60s`; sets the `RateLimit-*` headers.
         heavy_rate_limit: Of requests for transcripts and summaries, for instance `30/60s`.
         late_form: What a transcript that is not there yet looks like: null, an empty list, or 404 at its own address
             (and null in the list).
         lacks_scope: Everything is answered 403.
-        is_admin: Whether `/users` may be asked.
-        nulls_dates: Impromptu calls have no scheduled times.
         strict_filters: Unknown query parameters are refused with 400 instead of passed over.
     """
 
@@ -62,13 +59,10 @@ class FathomServer(Provider):
         )
     )  # fmt: skip
     page_size: int = 10
-    order: Literal["newest", "oldest", "shuffled"] = "newest"
     rate_limit: str | None = None
     heavy_rate_limit: str | None = None
     late_form: Literal["null", "empty", "404"] = "null"
     lacks_scope: bool = False
-    is_admin: bool = False
-    nulls_dates: bool = False
     strict_filters: bool = False
 
     def __post_init__(self) -> None:
@@ -172,19 +166,16 @@ class FathomServer(Provider):
         except ValueError as error:
             return self.error(400, str(error))
 
-        user, is_filtered = self._user_of(request), bool(set(query) & _FILTERS)
+        user = self._user_of(request)
 
         def matches(call: Call) -> bool:
             return (
                 (after is None or call.created_at > after)
                 and (before is None or call.created_at < before)
                 and (user is None or call.host.email == user)
-                and (not is_filtered or _passes(call, query))
             )
 
         found = list(self.listing(matches, attrgetter("created_at"), offset))
-        if self.order != "newest":
-            found.sort(key=attrgetter("created_at" if self.order == "oldest" else "key"))
         page = found[offset : offset + self.page_size]
         end = offset + len(page)
         document = {
@@ -199,8 +190,6 @@ class FathomServer(Provider):
         call = self._visible_call(request, name)
         if not call:
             return self.error(404, "Recording not found")
-        if destination := request.parameter("destination_url"):
-            return Response.json({"destination_url": destination})
         if not self.transcript_is_ready(call):
             if self.late_form == "404":
                 return self.error(404, "Transcript not found")
@@ -212,40 +201,7 @@ class FathomServer(Provider):
         call = self._visible_call(request, name)
         if not call:
             return self.error(404, "Recording not found")
-        if destination := request.parameter("destination_url"):
-            return Response.json({"destination_url": destination})
         return Response.json(self.mutated(call, {"summary": summary(call)}))
-
-    # What else there is to list
-
-    @route("GET", f"{_BASE}/teams", "teams")
-    def _teams(self, request: Request) -> Response:
-        return _envelope([{"name": _TEAM, "created_at": "2025-01-07T09:00:00Z"}])
-
-    @route("GET", f"{_BASE}/team_members", "team-members")
-    def _team_members(self, request: Request) -> Response:
-        people = self._people() if request.parameter("team", _TEAM) == _TEAM else []
-        return _envelope([{"name": p.name, "email": p.email, "created_at": "2025-01-07T09:00:00Z"} for p in people])
-
-    @route("GET", f"{_BASE}/users", "users")
-    def _users(self, request: Request) -> Response:
-        if not self.is_admin:
-            return self.error(403, "Forbidden")
-        return _envelope(
-            [
-                {"name": p.name, "email": p.email, "created_at": "2025-01-07T09:00:00Z", "status": "active"}
-                for p in self._people()
-            ]
-        )
-
-    @route("GET", f"{_BASE}/meeting_types", "meeting-types")
-    def _meeting_types(self, request: Request) -> Response:
-        return _envelope(
-            [{"name": name, "status": "active", "created_at": "2025-01-07T09:00:00Z"} for name in _MEETING_TYPES]
-        )
-
-    def _people(self) -> list[Person]:
-        return list(dict.fromkeys(call.host for call in self.calls))
 
     def _user_of(self, request: Request) -> str | None:
         if isinstance(request.caller, Connection):
@@ -259,7 +215,6 @@ class FathomServer(Provider):
     def _meeting(self, call: Call, includes: set[str]) -> dict[str, Any]:
         number = recording_id(call)
         scheduled = call.started_at.replace(minute=call.started_at.minute // 30 * 30, second=0)
-        has_dates = not (self.nulls_dates and call.is_impromptu)
         is_external = any(person.is_external for person in call.guests)
         document = {
             "title": call.title,
@@ -270,8 +225,8 @@ class FathomServer(Provider):
             "url": f"https://fathom.video/calls/{number}",
             "share_url": f"https://fathom.video/share/{call.key.hex()[:20]}",
             "created_at": _text(call.created_at),
-            "scheduled_start_time": _text(scheduled) if has_dates else None,
-            "scheduled_end_time": _text(scheduled + timedelta(minutes=30)) if has_dates else None,
+            "scheduled_start_time": _text(scheduled),
+            "scheduled_end_time": _text(scheduled + timedelta(minutes=30)),
             "recording_start_time": _text(call.started_at),
             "recording_end_time": _text(call.ended_at),
             "calendar_invitees_domains_type": self.value(
@@ -325,10 +280,7 @@ def summary(call: Call) -> dict[str, Any] | None:
     return {"template_name": "general", "markdown_formatted": call.summary} if call.summary else None
 
 
-_FILTERS = {
-    "recorded_by[]", "teams[]", "calendar_invitees_domains[]", "calendar_invitees_domains_type", "meeting_type",
-}  # fmt: skip
-_PARAMETERS = _FILTERS | {
+_PARAMETERS = {
     "created_after", "created_before", "cursor", "include_transcript", "include_summary", "include_action_items",
     "include_highlights", "include_crm_matches",
 }  # fmt: skip
@@ -336,22 +288,6 @@ _PARAMETERS = _FILTERS | {
 
 def _wants_much(request: Request) -> bool:
     return any(request.parameter(name) == "true" for name in ("include_transcript", "include_summary"))
-
-
-def _passes(call: Call, query: dict[str, list[str]]) -> bool:
-    if (hosts := query.get("recorded_by[]")) and call.host.email not in hosts:
-        return False
-    if (teams := query.get("teams[]")) and (_TEAM if call.number % 2 else None) not in teams:
-        return False
-    if (domains := query.get("calendar_invitees_domains[]")) and not {p.domain for p in call.people} & {*domains}:
-        return False
-    kind = query.get("calendar_invitees_domains_type", ["all"])[-1]
-    if kind != "all" and any(p.is_external for p in call.guests) != (kind == "one_or_more_external"):
-        return False
-    if "meeting_type" in query:
-        own = None if call.is_impromptu else _MEETING_TYPES[call.number % len(_MEETING_TYPES)]
-        return own == query["meeting_type"][-1]
-    return True
 
 
 def _instant(query: dict[str, list[str]], name: str) -> datetime | None:
@@ -376,10 +312,6 @@ def _offset(cursor: str) -> int:
         return int(json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))["o"])
     except (ValueError, KeyError, TypeError):
         raise ValueError("Invalid cursor") from None
-
-
-def _envelope(items: list[dict[str, Any]]) -> Response:
-    return Response.json({"limit": 100, "next_cursor": None, "items": items})
 
 
 def _invitee(person: Person, call: Call) -> dict[str, Any]:

@@ -228,18 +228,6 @@ class OAuth:
                 case _:
                     return self._refuse("unsupported_grant_type")
 
-    def revoke_token(self, request: Request) -> Response:
-        """Answer the address that ends a connection, given one of its tokens."""
-        if not self._knows(request):
-            return self._refuse("invalid_client", self.status_of_invalid_client)
-        token = request.form.get("token", "")
-        with self._lock:
-            found = self._access.get(token) or self._refresh.get(token)
-            if not found:
-                return self._refuse("invalid_request")
-            found.connection.is_revoked = True
-        return Response.json({"status": "success"})
-
     def _exchange(self, form: dict[str, str]) -> Response:
         code = self._codes.pop(form.get("code", ""), None)  # any attempt uses it up
         if not code or time.monotonic() > code["until"] or form.get("redirect_uri") != code["redirect_uri"]:

@@ -53,14 +53,12 @@ class Track:
         is_generated: By speech recognition: lower case, no punctuation, and each line stays until the next but one.
         repeats_lines: Each caption holds the line before it as well, as captions do that roll up.
         name: What people see; by default the language's name.
-        is_translatable: Whether it can be had in other languages.
     """
 
     language: str = "en"
     is_generated: bool = True
     repeats_lines: bool = False
     name: str | None = None
-    is_translatable: bool = True
 
 
 @dataclass(kw_only=True, eq=False)
@@ -98,8 +96,7 @@ class YouTubeServer(Provider):
         api_keys: Accepted keys.
         oauth: Its authorisation server; refresh tokens do not rotate.
         handle: Of the channel, without `@`.
-        quota_units: Of all requests but searches; then 403 `quotaExceeded`. None: no end.
-        search_calls: The searches' own quota.
+        quota_units: Of all requests; then 403 `quotaExceeded`. None: no end.
         rate_limit: Of all requests of the Data API, for instance `100/1s`; 429 then comes without Retry-After.
         private_items: So many of the oldest videos are private.
         omitted_items: So many of the next oldest are listed, but omitted by `videos`.
@@ -107,7 +104,6 @@ class YouTubeServer(Provider):
         live_items: So many of the next newest are running streams.
         watch: What the watch side does for every video that says nothing else.
         units_used: Counts the quota.
-        searches_used: Counts the searches' quota.
     """
 
     base_path: ClassVar[str] = _BASE
@@ -122,7 +118,6 @@ class YouTubeServer(Provider):
     )  # fmt: skip
     handle: str = "example-channel"
     quota_units: int | None = None
-    search_calls: int | None = None
     rate_limit: str | None = None
     private_items: int = 0
     omitted_items: int = 0
@@ -130,7 +125,6 @@ class YouTubeServer(Provider):
     live_items: int = 0
     watch: Watch = "ok"
     units_used: int = 0
-    searches_used: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,12 +239,8 @@ class YouTubeServer(Provider):
         if taken and not taken[1]:
             return self.too_many_requests(request, None)
         with self.lock:
-            if marked.kind == "search":
-                self.searches_used += 1
-                is_used_up = self.search_calls is not None and self.searches_used > self.search_calls
-            else:
-                self.units_used += 1
-                is_used_up = self.quota_units is not None and self.units_used > self.quota_units
+            self.units_used += 1
+            is_used_up = self.quota_units is not None and self.units_used > self.quota_units
         if is_used_up:
             message = "The request cannot be completed because you have exceeded your quota."
             return _error(403, message, "quotaExceeded", "youtube.quota")
@@ -332,7 +322,7 @@ class YouTubeServer(Provider):
         if playlist not in (self.uploads_id, self.playlist_id):
             return _error(404, "The playlist identified with the playlistId parameter cannot be found.",
                           "playlistNotFound", "youtube.playlistItem")  # fmt: skip
-        page = self._page(request, lambda call: True)
+        page = self._page(request)
         if isinstance(page, Response):
             return page
         offset, calls, document = page
@@ -353,41 +343,7 @@ class YouTubeServer(Provider):
         info = {"totalResults": len(items), "resultsPerPage": len(items)}
         return _json({"kind": "youtube#videoListResponse", "items": items, "pageInfo": info})
 
-    @route("GET", f"{_ROOT}/search", "search")
-    def _search(self, request: Request) -> Response:
-        channel = request.parameter("channelId")
-        bounds: list[datetime | None] = []
-        for name in ("publishedAfter", "publishedBefore"):
-            text = request.parameter(name)
-            try:
-                bounds.append(datetime.fromisoformat(text) if text else None)
-            except ValueError:
-                return _error(400, f"Invalid value '{text}' for {name}.", "invalidParameter")
-        after, before = bounds
-
-        def matches(call: Call) -> bool:
-            return (
-                channel in (None, self.channel_id)
-                and self._is_shown(call)
-                and (after is None or call.created_at >= after)
-                and (before is None or call.created_at < before)
-            )
-
-        page = self._page(request, matches)
-        if isinstance(page, Response):
-            return page
-        items = [
-            {
-                "kind": "youtube#searchResult",
-                "etag": _etag(video_id(call)),
-                "id": {"kind": "youtube#video", "videoId": video_id(call)},
-            }
-            | _parts(request, {"snippet": self._snippet(call)})
-            for call in page[1]
-        ]
-        return _json({"kind": "youtube#searchListResponse", "regionCode": "FR"} | page[2] | {"items": items})
-
-    def _page(self, request: Request, matches: Any) -> Response | tuple[int, list[Call], dict[str, Any]]:
+    def _page(self, request: Request) -> Response | tuple[int, list[Call], dict[str, Any]]:
         text = request.parameter("maxResults", "5") or ""
         if not text.isdigit() or int(text) > 50:
             message = f"Invalid value '{text}'. Values must be within the range: [0, 50]"
@@ -396,7 +352,7 @@ class YouTubeServer(Provider):
         offset = _offset(token) if token else 0
         if offset is None:
             return _error(400, "The request specifies an invalid page token.", "invalidPageToken")
-        found = self.listing(matches, attrgetter("created_at"), offset)
+        found = self.listing(lambda _: True, attrgetter("created_at"), offset)
         end = offset + size
         document: dict[str, Any] = {"etag": _etag(f"{len(found)} {offset}")}
         if end < len(found) and size:
@@ -581,8 +537,6 @@ class YouTubeServer(Provider):
         if track is None:
             return Response(404)
         lines = [] if mode == "empty-track" else captions(call, track)
-        if target := request.parameter("tlang"):
-            lines = [(start, length, f"[{target}] {text}") for start, length, text in lines]
         write = _srv3 if request.parameter("fmt") == "srv3" else _srv1
         return Response(200, write(lines).encode(), "text/xml; charset=utf-8")
 
@@ -600,7 +554,7 @@ class YouTubeServer(Provider):
             "name": {"runs": [{"text": f"{name} (auto-generated)" if track.is_generated else name}]},
             "vssId": f"{'a' if track.is_generated else ''}.{track.language}",
             "languageCode": track.language,
-            "isTranslatable": track.is_translatable,
+            "isTranslatable": True,
             "trackName": "",
         }
         return document | ({"kind": "asr"} if track.is_generated else {})

@@ -90,10 +90,7 @@ class ZoomServer(Provider):
         media: The server of the downloads; it shares the fault switches.
         expired_links: The status for download links that came from a list, 401 or 404: only those from
             `/meetings/{id}/recordings` work.
-        expired_link_ids: Only of these meetings, by uuid; None: of all.
-        link_seconds: Life of every download link; None: for ever.
         downloads_need_query_token: A token in the header gives the sign-in page; it must be in the query.
-        trashed: Calls in the trash, in no other list.
     """
 
     base_path: ClassVar[str] = _BASE
@@ -113,10 +110,7 @@ class ZoomServer(Provider):
     missing_scopes: Collection[str] = ()
     redirects_downloads: bool = True
     expired_links: Literal[401, 404] | None = None
-    expired_link_ids: Collection[str] | None = None
-    link_seconds: float | None = None
     downloads_need_query_token: bool = False
-    trashed: list[Call] = field(default_factory=list)
     media: MediaServer = field(default_factory=MediaServer)
 
     def __post_init__(self) -> None:
@@ -243,10 +237,6 @@ class ZoomServer(Provider):
     def _token(self, request: Request) -> Response:
         return self.oauth.token(request)
 
-    @route("POST", "/oauth/revoke", "revoke")
-    def _revoke(self, request: Request) -> Response:
-        return self.oauth.revoke_token(request)
-
     # Users
 
     @route("GET", rf"{_BASE}/users", "users", label="Medium", scope="user:read:list_users:admin")
@@ -317,26 +307,6 @@ class ZoomServer(Provider):
         page = self._page_of(request, ("participants", call.number), people, 30)
         return page if isinstance(page, Response) else Response.json(page[1] | {"participants": page[0]})
 
-    @route(
-        "GET", rf"{_BASE}/meetings/(?P<name>[^/]+)/meeting_summary", "summary",
-        label="Light", scope="meeting:read:summary",
-    )  # fmt: skip
-    def _meeting_summary(self, request: Request, name: str) -> Response:
-        call = self._call_in_path(name)
-        if not call or not self._may_see(request, call) or not call.summary:
-            return _error(404, 3001, "Meeting summary does not exist.")
-        document = {
-            "meeting_host_id": _host_id(call.host),
-            "meeting_uuid": meeting_uuid(call),
-            "meeting_id": meeting_number(call),
-            "meeting_topic": call.title,
-            "summary_overview": call.summary,
-            "summary_details": [{"label": "Numbers", "summary": "They were discussed."}],
-            "next_steps": ["Send the notes around."],
-            "summary_content": call.summary,
-        }
-        return Response.json(self.mutated(call, document))
-
     # Downloads
 
     @route("GET", r"/rec/download/(?P<link>[^/]+)", "download")
@@ -347,14 +317,11 @@ class ZoomServer(Provider):
         if not isinstance(request.caller, Connection) and request.caller != "download token":
             return _error(401, 124, "Invalid access token.")
         try:
-            uuid, index, source, listed_at = json.loads(base64.urlsafe_b64decode(unquote(link)))
+            uuid, index, source = json.loads(base64.urlsafe_b64decode(unquote(link)))
         except ValueError:
             return _error(404, 3301, "This recording does not exist.")
-        is_expired = source == "list" and (self.expired_link_ids is None or uuid in self.expired_link_ids)
-        if self.expired_links and is_expired:
+        if self.expired_links and source == "list":
             return _error(self.expired_links, self.expired_links, "The download link has expired.")
-        if self.link_seconds is not None and time.monotonic() > listed_at + self.link_seconds:
-            return _error(401, 401, "The download link has expired.")
         call = self.find(uuid)
         files = self._files(call) if call else []
         if not call or index >= len(files):
@@ -369,40 +336,28 @@ class ZoomServer(Provider):
     # Lists and pages
 
     def _list(self, request: Request, user: Person | None) -> Response:
-        if request.parameter("trash") == "true":
-            start, end, calls = date.min, date.max, self.trashed
-        else:
-            today = datetime.now(UTC).date()
-            span = []
-            for name in ("from", "to"):
-                text = request.parameter(name) or today.isoformat()
-                if not re.fullmatch(r"\d{4}-\d\d-\d\d", text) or (day := _day(text)) is None:
-                    return _invalid(name, f"Invalid field: {name}, the format is yyyy-MM-dd.")
-                span.append(day)
-            start, end = span
-            if start > end:
-                return _invalid("from", "The start date is later than the end date.")
-            start = max(start, self._earliest(end))
-            calls = self.calls
-        numbers = request.parameter("meeting_id")
+        today = datetime.now(UTC).date()
+        span = []
+        for name in ("from", "to"):
+            text = request.parameter(name) or today.isoformat()
+            if not re.fullmatch(r"\d{4}-\d\d-\d\d", text) or (day := _day(text)) is None:
+                return _invalid(name, f"Invalid field: {name}, the format is yyyy-MM-dd.")
+            span.append(day)
+        start, end = span
+        if start > end:
+            return _invalid("from", "The start date is later than the end date.")
+        start = max(start, self._earliest(end))
         email = user.email if user else None
         last = end if self.to_is_inclusive else end - timedelta(days=1)
 
         def matches(call: Call) -> bool:
-            return (
-                start <= call.started_at.date() <= last
-                and (email is None or call.host.email == email)
-                and (not numbers or str(meeting_number(call)) == numbers)
-            )
+            return start <= call.started_at.date() <= last and (email is None or call.host.email == email)
 
-        asked = ("recordings", user, start, end, request.parameter("trash"), numbers)
+        asked = ("recordings", user, start, end)
         offset = self._offset(request, asked)
         if isinstance(offset, Response):
             return offset
-        if calls is self.trashed:
-            found = [call for call in self.trashed if matches(call)]
-        else:
-            found = list(self.listing(matches, attrgetter("started_at"), offset))
+        found = list(self.listing(matches, attrgetter("started_at"), offset))
         page = self._page_of(request, asked, found, 30)
         if isinstance(page, Response):
             return page
@@ -482,7 +437,7 @@ class ZoomServer(Provider):
         for index, file in enumerate(self._files(call)):
             if file["file_type"] == "TRANSCRIPT" and not is_ready:
                 continue
-            link = json.dumps([meeting_uuid(call), index, source, time.monotonic()])
+            link = json.dumps([meeting_uuid(call), index, source])
             file["download_url"] = f"{self.origin}/rec/download/{base64.urlsafe_b64encode(link.encode()).decode()}"
             del file["_content"]
             files.append(file)

@@ -25,7 +25,7 @@ from import_pipeline.errors import ConfigurationError, ItemError
 from import_pipeline.library.drop_folder import scan_drop_folder
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, ListedItem, NewItem, Ready, SharedFolder
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.transform import transform_item
 
 SECRET = VTT.format(text="Nobody may read this.")

@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from import_pipeline.connectors import file_upload
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.connectors.file_upload.files import find_files, inspect_file, path_to_uri, uri_to_path
-from import_pipeline.defs.sensors.drop_folder import _explain, _Tick
+from import_pipeline.defs.sensors.watch_drop_folder import _explain, _Tick
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, NewItem, Ready, Waiting
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.transform import transform_item
 
 SECRET = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nNobody may read this.\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from connectors.conformance import REST, Target, World, before_answering, usual
 from fakes.server import FakeServer, Request, Response
-from hostile.test_hostile_payloads import pool, world  # noqa: F401 - fixtures
+from hostile.test_hostile_payloads import world  # noqa: F401 - a fixture
 
 from import_pipeline.errors import HttpError, SourceUnavailableError
 from import_pipeline.providers.http import HttpClient

@@ -82,14 +82,14 @@ def test_the_message_says_what_failed_how_many_and_what_to_do(world: World, red:
     message = message_of(world, red)
     assert "2 failed" in message["problem"]
     assert "import-pipeline failures" in message["problem"]
-    assert message["counts"]["inserted"] == 2
+    assert message["counts"]["imported"] == 2
     assert message["counts"]["failed"] == 2
     reasons = {each["reason"] for each in message["failed_items"]}
     assert "The recording is encrypted." in reasons
     assert message["what_to_do"]
     text = message["text"]
     assert text.startswith("import_demo failed: ")
-    assert "2 inserted" in text
+    assert "2 imported" in text
     assert "The recording is encrypted." in text
     assert all(advice in text for advice in message["what_to_do"])
     assert red.run_id in text

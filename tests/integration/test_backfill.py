@@ -88,7 +88,7 @@ def test_months_are_imported_from_the_newest_on_each_by_a_run_of_its_own(
         *([month, "4", "4"] for month in MONTHS),
         ["all", "12", "12"],
     ]
-    assert "2025-08 (2 of 3): 4 listed, 4 inserted" in outcome.stderr
+    assert "2025-08 (2 of 3): 4 listed, 4 imported" in outcome.stderr
     assert "Every month is imported." in outcome.stderr
 
     runs = history_runs(home)[before:]

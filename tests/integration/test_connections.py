@@ -15,9 +15,10 @@ from connectors.demo import Demo
 from proxy import Proxy
 from world import World, calls, summary_of
 
-from import_pipeline.cli.execution import Execution
-from import_pipeline.database.connections import BoundedConnection, connection_settings, hand_over, pipeline_of
-from import_pipeline.database.opening import Database, connections
+from import_pipeline.cli.run_job import Execution
+from import_pipeline.database import connections
+from import_pipeline.database.connections import BoundedConnection, connection_settings, pipeline_of
+from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.records import Counts
 from import_pipeline.stages.postgres import PostgresResource
@@ -79,7 +80,7 @@ def test_on_no_terminal_nobody_asks_how_far_a_short_run_is(
     """A schedule of the system's, or a script, would pay for a line that is not printed."""
     monkeypatch.setenv("DATABASE_URL", world.url)
     monkeypatch.setenv("IMPORT_PIPELINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("import_pipeline.cli.execution._LINE_SECONDS", 60)  # short is what ends before
+    monkeypatch.setattr("import_pipeline.cli.run_job._LINE_SECONDS", 60)  # short is what ends before
     ana = world.account("ana@example.com")
     with Database(world.url) as database:
         ended = Execution(database, Demo(calls(3)), world.instance).run({"users": [str(ana.id)]}, [ana.id])
@@ -127,32 +128,18 @@ def test_what_asks_for_it_is_prepared_where_the_session_is_ours_alone(world: Wor
         assert not is_prepared(somebody_between.through(world.url))
 
 
-def test_what_was_handed_over_is_not_waited_for(world: World) -> None:
-    """The server waits for a lock that is only released after it was handed over."""
-    with BoundedConnection.connect(world.url, **connection_settings()) as conn:
-        conn.execute("set lock_timeout = '5s'")
-        world.conn.execute("select pg_advisory_lock(1)")
-        with conn.pipeline() as pipeline:
-            locked = conn.execute("select pg_advisory_xact_lock(1), 'locked'")
-            hand_over(conn, pipeline)
-            last = conn.execute("select 'after it'")
-            hand_over(conn, pipeline)
-            world.conn.execute("select pg_advisory_unlock(1)")
-            assert locked.fetchall() == [("", "locked")]
-            assert last.fetchall() == [("after it",)]
-
-
-def test_an_error_in_what_was_handed_over_comes_with_its_answer_and_the_connection_goes_on(
-    world: World, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_waited_for", [True, False], ids=["in it", "at its end"])
+def test_an_error_in_a_pipeline_is_raised_and_nothing_is_logged_and_the_connection_goes_on(
+    is_waited_for: bool, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     with BoundedConnection.connect(world.url, **connection_settings()) as conn:
 
         def work() -> None:
-            with conn.transaction(), pipeline_of(conn) as pipeline:
-                conn.execute("select 1 / 0")
-                hand_over(conn, pipeline)
+            with conn.transaction(), pipeline_of(conn):
+                failing = conn.execute("select 1 / 0")
                 conn.execute("select 1")
-                hand_over(conn, pipeline)
+                if is_waited_for:
+                    failing.fetchall()
 
         with pytest.raises(psycopg.errors.DivisionByZero):
             work()

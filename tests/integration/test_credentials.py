@@ -33,6 +33,7 @@ from cryptography.fernet import Fernet
 from fakes import FakeServer, OAuth
 from fakes.server import Request, Response
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.errors import ConfigurationError, HttpError, ReconnectError, SourceUnavailableError
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers import credentials, oauth
@@ -52,7 +53,6 @@ from import_pipeline.providers.keys import (
     Secrets,
     open_key_ring,
 )
-from import_pipeline.providers.rate_budgets import Connect
 
 Connection = psycopg.Connection[Any]
 

@@ -25,8 +25,8 @@ from import_pipeline.connectors.base import get_connector
 from import_pipeline.connectors.file_upload.fences import IS_LINK
 from import_pipeline.definitions import build_defs
 from import_pipeline.defs import sensors
-from import_pipeline.defs.sensors import drop_folder as drop_folder_sensor
-from import_pipeline.defs.sensors.drop_folder import ask_for_files
+from import_pipeline.defs.sensors import watch_drop_folder as drop_folder_sensor
+from import_pipeline.defs.sensors.watch_drop_folder import ask_for_files
 from import_pipeline.library.drop_folder import find_drop_accounts, scan_drop_folder
 from import_pipeline.stages.postgres import PostgresResource
 
@@ -119,7 +119,7 @@ def folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fol
     monkeypatch.setenv("IMPORT_PIPELINE_DROP_FOLDER", str(tmp_path / "drop"))
     monkeypatch.setenv("IMPORT_PIPELINE_SETTLE_SECONDS", "0")
     # A red run keeps its users for a minute, so that its rows can be settled; here they are settled when it ends.
-    monkeypatch.setattr(sensors, "_SETTLED_AFTER", -timedelta(minutes=1))
+    monkeypatch.setattr(sensors, "_CLOSED_AFTER", -timedelta(minutes=1))
     return Folder(world, tmp_path / "drop", monkeypatch)
 
 

@@ -16,8 +16,8 @@ import tenants
 
 from import_pipeline.errors import ConfigurationError, ErrorClass
 from import_pipeline.library.accounts import activate_account, ensure_account, move_cursor
-from import_pipeline.library.due import DueAccount, DueCounts, Request, group_accounts, request_runs, settle_poll
-from import_pipeline.library.leases import acquire_lease
+from import_pipeline.library.due import DueAccount, DueCounts, Request, group_accounts, note_run_ended, request_runs
+from import_pipeline.library.leases import acquire_lease, release_lease
 from import_pipeline.records import Account, Listing
 from import_pipeline.stages.report import close_accounts
 
@@ -73,7 +73,7 @@ class World:
             opened = Account(account.id, account.user_id, "demo", account.label, self.now())
             if problem is None:
                 move_cursor(self.conn, opened.id, opened.user_id, opened.opened_at, None)
-            settle_poll(self.conn, opened, INTERVAL, problem, error_class if problem else None)
+            note_run_ended(self.conn, opened, INTERVAL, problem, error_class if problem else None)
 
     def add_item(self, account: Account, status: str, retry_in: timedelta, external_id: str = "call") -> None:
         self.conn.execute(
@@ -157,8 +157,9 @@ def test_who_is_inactive_elsewhere_in_work_or_without_a_user_is_left_out(world: 
 def test_what_a_run_of_history_holds_is_due_all_the_same(world: World) -> None:
     (account,) = world.connect()
     acquire_lease(world.conn, account.id, "run", is_run_over=lambda _: False)
+    acquire_lease(world.conn, account.id, "month", lane="history", is_run_over=lambda _: False)
     assert world.asked() == set()
-    world.conn.execute("update import_pipeline.leases set lane = 'history'")
+    release_lease(world.conn, account.id, "run")
     assert world.asked() == {account.user_id}
 
 
@@ -258,7 +259,7 @@ def test_a_day_is_24_hours_whatever_the_clocks_of_the_database_do_f68(world: Wor
     for day in ("2026-03-07", "2026-03-28", "2026-04-04", "2026-10-03", "2026-10-24", "2026-10-31"):
         opened_at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
         opened = Account(account.id, account.user_id, "demo", "ana", opened_at)
-        settle_poll(world.conn, opened, timedelta(days=1), None, None)
+        note_run_ended(world.conn, opened, timedelta(days=1), None, None)
         row = world.conn.execute("select due_at from import_pipeline.polls").fetchone()
         assert row is not None
         assert row[0].astimezone(UTC) - opened_at == timedelta(hours=24)

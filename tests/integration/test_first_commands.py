@@ -41,7 +41,7 @@ def test_the_first_command_imports_every_sample_and_ends_with_a_table(first: Out
     lines = first.stdout.split("\n")
     headings = next(line for line in lines if "Listed" in line).split()
     figures = next(line for line in lines if "file-upload" in line).split()
-    assert headings == ["Source", "Listed", "Inserted", "Skipped", "Waiting", "Failed"]
+    assert headings == ["Source", "Listed", "Imported", "Already", "there", "Waiting", "Failed"]
     assert figures == ["file-upload", "20", "20", "0", "0", "0"]
 
 

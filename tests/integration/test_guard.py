@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -20,10 +23,11 @@ import uvicorn
 from dev import free_port, wait_until
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from import_pipeline.cli.address import Address
-from import_pipeline.cli.guard import HEADERS
-from import_pipeline.cli.sign_in import OPERATOR, VIEWER, SignIn
-from import_pipeline.cli.webserver import Workspace, make_application
+from import_pipeline.cli.dev.address import Address
+from import_pipeline.cli.dev.guard import HEADERS
+from import_pipeline.cli.dev.http_connections import Connection
+from import_pipeline.cli.dev.sign_in import OPERATOR, VIEWER, SignIn
+from import_pipeline.cli.dev.webserver import Workspace, make_application
 
 FORGED = dg.AssetKey("forged")
 FORGERY = '{eventType: ASSET_MATERIALIZATION, assetKey: {path: ["forged"]}}'
@@ -53,7 +57,9 @@ class Answer:
 class Ui:
     """The guarded application, listening."""
 
-    def __init__(self, workspace: Workspace, folder: Path, everybody: str | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, folder: Path, everybody: str | None = None, http: type[Connection] = Connection
+    ) -> None:
         self.instance = workspace.instance
         self.port = free_port()
         self.address = Address("127.0.0.1", self.port, "https://ui.example.com")
@@ -62,7 +68,7 @@ class Ui:
         app = make_application(workspace, self.address, self.sign_in, everybody)
         self.routes = app._app.routes  # type: ignore[attr-defined]
         self.server = uvicorn.Server(
-            uvicorn.Config(app, "127.0.0.1", self.port, log_level="error", proxy_headers=False)
+            uvicorn.Config(app, "127.0.0.1", self.port, log_level="error", proxy_headers=False, http=http)
         )
         self.cookies = {role: self.cookie_of(role) for role in (OPERATOR, VIEWER)}
 
@@ -442,3 +448,107 @@ def test_a_link_for_colleagues_lets_several_in_and_leaves_the_operator_who_he_is
 
 def test_whoever_does_not_come_through_the_guard_changes_nothing(workspace: Workspace) -> None:
     assert workspace.create_request_context().read_only
+
+
+# -- people who keep connections open ---------------------------------------------------------------------------------
+
+
+class Impatient(Connection):
+    most = 20
+    seconds = 0.5
+
+
+@pytest.fixture(scope="module")
+def impatient_ui(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    yield from running(Ui(workspace, tmp_path_factory.mktemp("home") / "ui", http=Impatient))
+
+
+@contextmanager
+def connected(ui: Ui, number: int, *lines: str) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(number):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", ui.port), timeout=60))
+            client.sendall("\r\n".join(lines).encode())
+            clients.append(client)
+        yield clients
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Say whether the server has ended a connection; what it said before is read."""
+    client.settimeout(0.01)
+    try:
+        while client.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+HANDSHAKE = (*("Upgrade: websocket", "Connection: Upgrade"), "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+POST = ("POST /graphql HTTP/1.1", "Host: 127.0.0.1:{port}", "Content-Type: application/json", "Content-Length: 99999")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (),
+        ("GET / HTTP/1.1", "X: "),
+        (*POST, "", ""),
+        ("GET / HTTP/1.1", "Host: 127.0.0.1:{port}", "", "GET /again HTTP/1.1", "X: "),
+        ("GET /graphql HTTP/1.1", "Host: 127.0.0.1:{port}", *HANDSHAKE, "Sec-WebSocket-Version: 13", "", ""),
+    ],
+    ids=["nothing", "half a head", "half a body", "half of a second request", "a handshake"],
+)
+def test_who_has_no_session_keeps_no_connection_however_slowly_they_speak(impatient_ui: Ui, said: Any) -> None:
+    with connected(impatient_ui, 1, *(line.format(port=impatient_ui.port) for line in said)) as (client,):
+
+        def is_over() -> bool:
+            if said:
+                with suppress(OSError):
+                    client.sendall(b"a")
+            return is_closed(client)
+
+        wait_until(is_over, "waited for the server to close the connection")
+
+
+def test_a_head_without_end_is_not_taken(ui: Ui) -> None:
+    with connected(ui, 1, "GET / HTTP/1.1", "X: ") as (client,):
+
+        def is_over() -> bool:
+            with suppress(OSError):
+                client.sendall(b"a" * 4096)
+            return is_closed(client)
+
+        wait_until(is_over, "waited for the server to have enough")
+
+
+def test_a_crowd_that_says_nothing_keeps_nobody_out(ui: Ui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "most", 50)
+    with connected(ui, 200, "GET / HTTP/1.1", "X: ") as crowd:
+        assert ui.send("GET", "/runs").is_dagsters
+        assert ui.shake_hands() == 101
+        wait_until(lambda: sum(map(is_closed, crowd)) >= 150, "waited for the oldest to go")
+        assert not is_closed(crowd[-1])
+
+
+def test_who_is_served_is_given_the_time_they_need(impatient_ui: Ui) -> None:
+    """Longer than a stranger has."""
+    ui = impatient_ui
+    body = asked(QUERY).ljust(99999)
+    head = [line.format(port=ui.port) for line in POST]
+    handshake = ["GET /graphql HTTP/1.1", head[1], *HANDSHAKE, "Sec-WebSocket-Version: 13"]
+    handshake += ["Sec-WebSocket-Protocol: graphql-ws", f"Cookie: {ui.cookies[OPERATOR]}", "", ""]
+    with (
+        connected(ui, 1, *head, f"Cookie: {ui.cookies[OPERATOR]}", "", "") as (slow,),
+        connected(ui, 1, *handshake) as (websocket,),
+        connected(ui, 1) as (stranger,),
+    ):
+        wait_until(lambda: is_closed(stranger), "waited for a stranger to be sent away")
+        with connected(ui, 60):
+            slow.sendall(body)
+            slow.settimeout(60)
+            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+            assert not is_closed(websocket)

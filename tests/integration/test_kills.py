@@ -128,7 +128,7 @@ def test_whatever_is_killed_during_a_backfill_everything_is_imported_once_and_to
         wait_for_ends(7)
         service(dev, "dagster._daemon").kill()
         wait_for_ends(12)
-        service(dev, "import_pipeline.cli.webserver").kill()
+        service(dev, "import_pipeline.cli.dev.webserver").kill()
         wait_for_ends(17)
         dev.postmasters()[0].kill()
         wait_for_ends(22)

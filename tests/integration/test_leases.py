@@ -1,4 +1,4 @@
-"""One run per account at a time: taking, renewing, taking over, and waiting for a lease."""
+"""One run per account and lane at a time: taking, renewing, taking over, and waiting for a lease."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import psycopg
 import pytest
 import tenants
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.library.leases import (
     LeaseKeeper,
     LeaseLostError,
     acquire_lease,
     is_process_gone,
-    lend_leases,
     release_lease,
     this_process,
 )
-from import_pipeline.providers.rate_budgets import Connect, Lane
+from import_pipeline.records import Lane
 
 Connection = psycopg.Connection[Any]
 
@@ -84,12 +84,6 @@ def take(conn: Connection, account_id: UUID, holder: str, *, lane: Lane = "live"
 
 def holder(conn: Connection) -> list[tuple[Any, ...]]:
     return conn.execute("select holder from import_pipeline.leases").fetchall()
-
-
-def lease(conn: Connection) -> tuple[Any, ...]:
-    """Holder, lane and lender of the only lease."""
-    (row,) = conn.execute("select holder, lane, lent_by from import_pipeline.leases").fetchall()
-    return row
 
 
 def expiries(conn: Connection) -> list[datetime]:
@@ -271,86 +265,51 @@ def test_a_database_that_is_away_for_a_moment_does_not_cost_the_lease(
         wait_until(fails)
 
 
-# Giving way
+# Two lanes
 
 
-def test_a_run_over_history_lends_its_lease_to_a_live_one_and_gets_it_back(
-    conn: Connection, connect: Connect, account_id: UUID
-) -> None:
-    with LeaseKeeper(connect, "backfill", "history", never) as history:
-        history.take([account_id], 0)
-        live = LeaseKeeper(connect, "sync", "live", never)
-        assert live.take([account_id], 20) == {}
-        assert lease(conn) == ("sync", "live", "backfill")
-        back = Thread(target=history.require, args=[account_id])
-        back.start()
-        back.join(timeout=0.7)
-        assert back.is_alive(), "it waits in the middle of its work"
-        release_lease(conn, account_id, "sync")
-        back.join(timeout=20)
-        assert not back.is_alive()
-        assert lease(conn) == ("backfill", "history", None)
-
-
-def test_what_was_lent_comes_back_to_a_run_that_is_busy_elsewhere(
-    conn: Connection, connect: Connect, account_id: UUID
-) -> None:
-    take(conn, account_id, "backfill", lane="history")
-    assert take(conn, account_id, "sync") is not None
-    assert lend_leases(conn, "backfill") == {account_id}
-    release_lease(conn, account_id, "sync")
-    assert lease(conn) == ("backfill", "history", None)
-    release_lease(conn, account_id, "backfill")
-    assert holder(conn) == []
-
-
-def test_nobody_comes_in_between_when_a_lease_is_lent(conn: Connection, account_id: UUID) -> None:
-    take(conn, account_id, "backfill", lane="history")
-    take(conn, account_id, "sync")
-    lend_leases(conn, "backfill")
-    for other, lane in (("backfill", "history"), ("another backfill", "history"), ("another sync", "live")):
-        assert "run sync" in (take(conn, account_id, other, lane=lane) or "")
+def test_an_account_has_one_lease_for_what_is_new_and_one_for_history(conn: Connection, account_id: UUID) -> None:
+    """F46."""
+    assert take(conn, account_id, "backfill", lane="history") is None
     assert take(conn, account_id, "sync") is None
-
-
-def test_only_live_runs_that_wait_now_are_lent_to(conn: Connection, account_id: UUID) -> None:
-    take(conn, account_id, "backfill", lane="history")
-    take(conn, account_id, "another backfill", lane="history")
-    assert lend_leases(conn, "backfill") == set()
-    take(conn, account_id, "sync")
-    conn.execute("update import_pipeline.leases set wanted_at = wanted_at - interval '1 minute'")
-    assert lend_leases(conn, "backfill") == set(), "it has given up"
-    release_lease(conn, account_id, "backfill")
-    take(conn, account_id, "sync")
-    take(conn, account_id, "another sync")
-    assert lend_leases(conn, "sync") == set(), "live runs lend nothing"
-
-
-def test_a_live_run_that_crashes_costs_the_lender_nothing(conn: Connection, account_id: UUID) -> None:
-    take(conn, account_id, "backfill", lane="history")
-    take(conn, account_id, "sync")
-    lend_leases(conn, "backfill")
-    assert take(conn, account_id, "backfill", lane="history", over=True) is None
-    assert lease(conn) == ("backfill", "history", None)
-
-
-def test_a_lender_that_ends_meanwhile_wants_nothing_back(conn: Connection, account_id: UUID) -> None:
-    take(conn, account_id, "backfill", lane="history")
-    take(conn, account_id, "sync")
-    lend_leases(conn, "backfill")
-    release_lease(conn, account_id, "backfill")
-    assert lease(conn) == ("sync", "live", None)
+    for lane, holder_of_lane in (("live", "sync"), ("history", "backfill")):
+        assert f"run {holder_of_lane} is working" in (take(conn, account_id, "another", lane=lane) or "")
     release_lease(conn, account_id, "sync")
-    assert holder(conn) == []
+    assert holder(conn) == [("backfill",)]
+    assert take(conn, account_id, "another sync") is None
 
 
-def test_a_live_run_keeps_its_lease_or_ends(conn: Connection, connect: Connect, account_id: UUID) -> None:
+def test_a_run_that_is_taken_over_from_loses_its_own_lane_only(conn: Connection, account_id: UUID) -> None:
+    take(conn, account_id, "backfill", lane="history")
+    take(conn, account_id, "sync")
+    assert take(conn, account_id, "another sync", over=True) is None
+    assert sorted(holder(conn)) == [("another sync",), ("backfill",)]
+
+
+# Losing it
+
+
+def test_a_run_whose_account_another_one_has_taken_ends(conn: Connection, connect: Connect, account_id: UUID) -> None:
     keeper = LeaseKeeper(connect, "run-1", "live", never)
     keeper.take([account_id], 0)
     conn.execute("update import_pipeline.leases set holder = 'thief'")
-    keeper = LeaseKeeper(connect, "run-1", "live", never)
     with pytest.raises(LeaseLostError, match="thief"):
-        keeper.require(account_id)
+        next(keeper.hold(account_id, ["item"]))
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["at the end", "in the middle"])
+def test_a_run_that_could_renew_nothing_for_as_long_as_a_lease_lasts_asks_whether_it_still_has_it(
+    conn: Connection, connect: Connect, account_id: UUID, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Its process was frozen, and another run has taken the account meanwhile."""
+    keeper = LeaseKeeper(connect, "run-1", "live", never)  # nothing renews in the background
+    keeper.take([account_id], 0)
+    items = keeper.hold(account_id, ["item"] * number)
+    assert next(items) == "item"
+    conn.execute("update import_pipeline.leases set holder = 'thief'")
+    monkeypatch.setattr("import_pipeline.library.leases.LEASE_SECONDS", 0)
+    with pytest.raises(LeaseLostError, match="thief"):
+        next(items, None)
 
 
 # Who may have it

@@ -155,7 +155,9 @@ def test_a_run_refuses_to_write_while_a_users_trigger_would_see_what_is_written(
 ) -> None:
     world.account("ana@example.com")
     with planted(world.conn, database_url):
-        with pytest.raises(PlantedTriggerError, match="the trigger steal on public.recordings is there. Runs a temporary"):
+        with pytest.raises(
+            PlantedTriggerError, match="the trigger steal on public.recordings is there. Runs a temporary"
+        ):
             require_nothing_planted(world.conn)
         run = world.run(Demo(calls(2)))
         assert not run.success

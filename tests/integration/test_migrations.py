@@ -441,10 +441,10 @@ def test_exporting_again_changes_nothing_and_never_overwrites(tmp_path: Path) ->
 
 
 def make_superseded(conn: psycopg.Connection[Any], *, by_cli: bool = False) -> None:
-    """Turn a migrated database into one that the files of before 2026-12-01 made, with what they left otherwise."""
+    """Turn an empty database into one that the files of before 2026-12-01 made, with what they left otherwise."""
+    migrations.apply(conn, [each for each in migrations.load() if each.version <= superseded.LAST_ADOPTED])
     conn.execute("delete from import_pipeline.schema_migrations")
     conn.execute("alter table import_pipeline.polls add column polled_at timestamptz")
-    conn.execute("drop function import_pipeline.overdue_items(text, timestamptz, integer)")
     conn.execute(
         "create function import_pipeline.overdue_items(p_source_app text, p_before timestamptz, p_limit integer)"
         " returns bigint language sql return 0"
@@ -466,7 +466,11 @@ def make_superseded(conn: psycopg.Connection[Any], *, by_cli: bool = False) -> N
 
 @pytest.mark.parametrize("by_cli", [False, True], ids=["by migrate", "by the Supabase CLI"])
 def test_a_database_that_the_files_of_before_made_is_taken_over_and_only_what_is_new_is_run(
-    conn: psycopg.Connection[Any], by_cli: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    conn: psycopg.Connection[Any],
+    empty_database_url: str,
+    by_cli: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh = objects.describe(conn)
     new = [each for each in migrations.load() if each.version > superseded.LAST_ADOPTED]
@@ -474,28 +478,29 @@ def test_a_database_that_the_files_of_before_made_is_taken_over_and_only_what_is
         for version, (name, *_) in superseded.FILES.items():
             checksum = hashlib.sha256(f"select{version}".encode()).hexdigest()
             monkeypatch.setitem(superseded.FILES, version, [name, checksum[:12]])
-    make_superseded(conn, by_cli=by_cli)
-    conn.execute("insert into auth.users (email) values ('ana@example.com')")
-    conn.commit()
-    with pytest.raises(psycopg.errors.DuplicateTable) as refused:
-        conn.execute(migrations.load()[0].sql)
-    assert "supabase migration repair" in str(refused.value.diag.message_hint)
-    conn.rollback()
-    status = migrations.check(conn)
-    assert (status.pending, status.drifted) == (new, [])
-    assert migrations.find_pending(conn) == new
+    with psycopg.connect(empty_database_url) as old:
+        make_superseded(old, by_cli=by_cli)
+        old.execute("insert into auth.users (email) values ('ana@example.com')")
+        old.commit()
+        with pytest.raises(psycopg.errors.DuplicateTable) as refused:
+            old.execute(migrations.load()[0].sql)
+        assert "supabase migration repair" in str(refused.value.diag.message_hint)
+        old.rollback()
+        status = migrations.check(old)
+        assert (status.pending, status.drifted) == (new, [])
+        assert migrations.find_pending(old) == new
 
-    assert migrations.apply(conn) == new
-    assert [record.message for record in caplog.records] == [
-        "The files of before 2026-12-01 made this database. It was taken over as it is."
-    ]
-    assert migrations.check(conn).is_current
-    assert objects.describe(conn) == fresh
-    assert conn.execute("select count(*) from auth.users").fetchone() == (1,)
-    rows = conn.execute("select version from import_pipeline.schema_migrations order by version").fetchall()
-    assert rows == [(each.version,) for each in migrations.load()]
-    conn.rollback()
-    assert migrations.apply(conn) == []
+        assert migrations.apply(old) == new
+        assert [record.message for record in caplog.records] == [
+            "The files of before 2026-12-01 made this database. It was taken over as it is."
+        ]
+        assert migrations.check(old).is_current
+        assert objects.describe(old) == fresh
+        assert old.execute("select count(*) from auth.users").fetchone() == (1,)
+        rows = old.execute("select version from import_pipeline.schema_migrations order by version").fetchall()
+        assert rows == [(each.version,) for each in migrations.load()]
+        old.rollback()
+        assert migrations.apply(old) == []
 
 
 @pytest.mark.parametrize(
@@ -518,11 +523,16 @@ def test_a_database_that_the_files_of_before_made_is_taken_over_and_only_what_is
     ids=["older", "other text", "newer", "by hand"],
 )
 def test_a_database_that_they_left_otherwise_is_told_what_differs_and_stays_as_it_is(
-    conn: psycopg.Connection[Any], statement: str, told: str
+    empty_database_url: str, statement: str, told: str
 ) -> None:
-    make_superseded(conn)
-    conn.execute(statement)
-    conn.commit()
+    with psycopg.connect(empty_database_url) as conn:
+        make_superseded(conn)
+        conn.execute(statement)
+        conn.commit()
+        refuse_superseded(conn, told)
+
+
+def refuse_superseded(conn: psycopg.Connection[Any], told: str) -> None:
     history = "select * from import_pipeline.schema_migrations order by version"
     before, described = conn.execute(history).fetchall(), objects.describe(conn)
     conn.rollback()

@@ -21,7 +21,7 @@ from import_pipeline.database.tenancy import acting_as
 from import_pipeline.definitions import build_defs
 from import_pipeline.defs.assets.figures import read_health, read_months
 from import_pipeline.defs.sensors import build_source_sensor
-from import_pipeline.defs.sensors.drop_folder import ask_for_files
+from import_pipeline.defs.sensors.watch_drop_folder import ask_for_files
 from import_pipeline.library.accounts import ensure_account, find_accounts
 from import_pipeline.library.ledger import summarise_accounts
 from import_pipeline.pipeline import insert_recordings

@@ -26,6 +26,7 @@ from import_pipeline.library.leases import LeaseLostError, acquire_lease
 from import_pipeline.library.personal_data import count_rows, erase_rows, export_rows
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.keys import KeyRing, Secrets
+from import_pipeline.providers.rate_budgets import Lane
 from import_pipeline.records import Account, ConnectorRecord, ListedItem, Ready
 from import_pipeline.stages.insert import write_outcomes
 from import_pipeline.stages.staging import _read_lines
@@ -210,12 +211,15 @@ def test_erasing_with_the_user_takes_the_bank_that_nobody_else_is_in(
         assert all(str(ana.id) not in text and ana.email not in text for text in dump(conn).values())
 
 
-def test_nothing_is_erased_while_an_import_is_running(world: World, users: tuple[tenants.User, tenants.User]) -> None:
+@pytest.mark.parametrize("lane", ["live", "history"])
+def test_nothing_is_erased_while_an_import_is_running(
+    world: World, users: tuple[tenants.User, tenants.User], lane: Lane
+) -> None:
     ana, _ = users
     with psycopg.connect(world.url, autocommit=True) as conn:
         found = count_rows(conn, ana.id)
         account_id = ensure_account(conn, ana.id, "demo")
-        assert acquire_lease(conn, account_id, "busy-run", is_run_over=lambda _: False) is None
+        assert acquire_lease(conn, account_id, "busy-run", lane=lane, is_run_over=lambda _: False) is None
         with pytest.raises(ErasureError, match="busy-run is importing"), conn.transaction():
             erase_rows(conn, ana.id)
         assert count_rows(conn, ana.id) == {**found, "leases": 1}
@@ -250,14 +254,14 @@ def test_what_a_run_writes_at_the_very_moment_is_waited_for_and_erased(
     writes, goes_on = threading.Event(), threading.Event()
 
     def insert_slowly(*arguments: Any) -> Any:
-        from import_pipeline.library.ledger import send_outcomes
+        from import_pipeline.library.ledger import record_outcomes
 
-        results = send_outcomes(*arguments)
+        results = record_outcomes(*arguments)
         writes.set()
         assert goes_on.wait(30)
         return results
 
-    monkeypatch.setattr(sys.modules["import_pipeline.stages.insert"], "send_outcomes", insert_slowly)
+    monkeypatch.setattr(sys.modules["import_pipeline.stages.new_calls"], "record_outcomes", insert_slowly)
     with psycopg.connect(world.url, autocommit=True) as conn, psycopg.connect(world.url, autocommit=True) as other:
         account, late = outcome_of(ana, ensure_account(conn, ana.id, "demo"), world)
         writer = threading.Thread(target=write_outcomes, args=(other, account, "awake", [late]))

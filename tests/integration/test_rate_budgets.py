@@ -26,11 +26,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxy import Event, Proxy
 
+from import_pipeline.database.connections import Connect
 from import_pipeline.errors import RateLimitedError, ReconnectError, StoppedError
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers import rate_budgets
 from import_pipeline.providers.http import HttpClient
-from import_pipeline.providers.rate_budgets import Connect, RateBudget, RateLimit
+from import_pipeline.providers.rate_budgets import RateBudget, RateLimit
 from import_pipeline.providers.timeouts import Patience
 
 Connection = psycopg.Connection[Any]
@@ -284,7 +285,7 @@ def test_a_request_counts_from_its_answer(conn: Connection, connect: Connect, ac
     permit = budget.take(["requests"])
     time.sleep(seconds)
     answered_at = conn.execute("select extract(epoch from clock_timestamp())::float8").fetchone()
-    budget.settle(permit)
+    budget.note_answered(permit)
     assert rows(conn) == {"requests": 1}
     assert answered_at is not None
     assert budget.take(["requests"]).taken_at >= answered_at[0] + 0.4
@@ -300,7 +301,7 @@ def test_what_every_answer_takes_at_least_does_not_count(
         budget = RateBudget(account_id, [limit], connect)  # each batch of calls has one of its own
         permit = budget.take(["requests"])
         time.sleep(seconds)
-        budget.settle(permit)
+        budget.note_answered(permit)
     counted = conn.execute(
         "select max(at), extract(epoch from clock_timestamp())::float8"
         " from import_pipeline.rate_budgets, unnest(counted_at) as at"
@@ -323,7 +324,7 @@ def test_a_quick_answer_costs_no_further_statement(connect: Connect, account_id:
 
     budget = RateBudget(account_id, [replace(HOUR, per=timedelta(days=1))], counting)
     for _ in range(3):
-        budget.settle(budget.take(["requests"]))
+        budget.note_answered(budget.take(["requests"]))
     assert lent in (3, 4)  # the end of a grain may fall in between
 
 
@@ -397,7 +398,7 @@ def test_the_log_stays_small(conn: Connection, connect: Connect, account_id: UUI
         started_at = time.monotonic()
         number = 0
         while number < 1000 or time.monotonic() - started_at < 1.2:
-            budget.settle(budget.take(["requests"]))
+            budget.note_answered(budget.take(["requests"]))
             number += 1
     grains, size = conn.execute(
         "select cardinality(counts), pg_relation_size('import_pipeline.rate_budgets') from import_pipeline.rate_budgets"
@@ -429,7 +430,7 @@ def test_an_account_that_was_deleted_meanwhile_is_an_error_of_its_own(
     for ask in (lambda: budget.take(["requests"]), lambda: budget.block(5, ["requests"])):
         with pytest.raises(ReconnectError, match="deleted"):
             ask()
-    budget.settle(replace(permit, asked_at=permit.asked_at - 3600))
+    budget.note_answered(replace(permit, asked_at=permit.asked_at - 3600))
 
 
 def test_an_account_that_is_deleted_while_somebody_waits_for_its_budget_is_one_too(

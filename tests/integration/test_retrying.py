@@ -12,8 +12,8 @@ from connectors.demo import Demo
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from import_pipeline.definitions import build_defs
-from import_pipeline.defs.sensors import retrying
-from import_pipeline.defs.sensors.retrying import find_left_behind
+from import_pipeline.defs.sensors import retry_months
+from import_pipeline.defs.sensors.retry_months import find_left_behind
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def left_behind(instance: dg.DagsterInstance, *, after: timedelta = timedelta(mi
 def test_the_month_that_broke_last_is_started_again_once_with_the_tags_of_a_backfill(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "_LEAVES_TO_DAGSTER", timedelta(0))
+    monkeypatch.setattr(retry_months, "_LEAVES_TO_DAGSTER", timedelta(0))
     broken = break_run(instance, backfill(instance, BulkActionStatus.COMPLETED_FAILED))
     defs = build_defs(connectors={"demo": Demo()})
     sensor = defs.resolve_sensor_def("retry_months")

@@ -15,6 +15,7 @@ from world import World, calls
 
 from import_pipeline.definitions import build_defs
 from import_pipeline.library.clients import Storage
+from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.records import Account
 from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.postgres import PostgresResource
@@ -34,7 +35,9 @@ def begin(world: World, status: dg.DagsterRunStatus | None = dg.DagsterRunStatus
     if status is not None:
         world.instance.add_run(dg.DagsterRun(job_name="import_demo", run_id=run_id, status=status, tags=tags))
     storage = Storage(PostgresResource(url=world.url).connection, is_embedded=False)
-    (account,) = open_accounts(Demo(), storage, [], {}, run_id, lambda _: False, 0)
+    (account,) = open_accounts(
+        Demo(), storage, [], {}, LeaseKeeper(storage.connect, run_id, "live", lambda _: False), 0
+    )
     assert account.problem is None
     world.do("update import_pipeline.leases set holder = %s", run_id)
     return account
@@ -84,7 +87,7 @@ def test_a_run_that_is_being_cancelled_when_its_process_goes_ends_as_cancelled(w
 
 @pytest.mark.parametrize("silent", [False, True], ids=["with signs of life", "silent"])
 def test_a_run_that_dagster_says_is_working_is_left_alone(world: World, silent: bool) -> None:
-    """It may have given its account away for a while; whether its process lives is for Dagster's monitoring to say."""
+    """Whether its process lives is for Dagster's monitoring to say."""
     world.account("ana@example.com")
     begin(world)
     if silent:
@@ -147,6 +150,23 @@ def test_what_was_committed_before_is_counted_and_rows_of_other_programs_are_lef
     assert (ours["status"], ours["progress_current"], ours["progress_total"]) == ("failed", 50, 60)
 
 
+@pytest.mark.parametrize("found_by", ["the sensor", "the next run"])
+def test_a_broken_run_is_told_with_the_same_counts_whoever_finds_it_first(world: World, found_by: str) -> None:
+    world.account("ana@example.com")
+    source = Demo(calls(60))
+    source.is_down = {"call-005"}
+    assert not world.run(source).success
+    if found_by == "the sensor":
+        assert world.settle() == [world.runs[0].run_id]
+    else:
+        source.is_down = set()
+        assert world.run(source).success
+    broken = world.jobs()[0]
+    assert (broken["status"], broken["progress_current"], broken["progress_total"]) == ("failed", 50, 60)
+    assert "broke off" in broken["error"]
+    assert broken["metadata"]["counts"]["inserted"] == len(broken["synced_ids"]) == 50
+
+
 def test_the_sensor_is_on_from_the_start_and_settles(world: World) -> None:
     world.account("ana@example.com")
     begin(world, dg.DagsterRunStatus.CANCELED)
@@ -156,7 +176,7 @@ def test_the_sensor_is_on_from_the_start_and_settles(world: World) -> None:
     with dg.build_sensor_context(instance=world.instance, resources=resources) as context:
         said = sensor(context)
         assert isinstance(said, dg.SkipReason)
-        assert "Settled 1 run" in str(said.skip_message)
+        assert "Closed 1 run" in str(said.skip_message)
         assert status_of(world)[0] == "cancelled"
         said = sensor(context)
         assert isinstance(said, dg.SkipReason)

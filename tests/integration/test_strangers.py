@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import shutil
 import socket
 import stat
@@ -20,16 +21,17 @@ import servers
 from commands import COMMAND, REPOSITORY, CommandLine, write_calls
 from dev import LAUNCH, Dev, free_port, running_dev, wait_until
 
-from import_pipeline.cli.sign_in import LINKS
+from import_pipeline.cli.dev.sign_in import LINKS
 
 STRANGER = 65534
 """`nobody`, whom every machine has."""
+STRANGERS = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
 
 
 def as_stranger(*command: str | Path) -> subprocess.CompletedProcess[str]:
     assert os.geteuid() == 0, "only root can become another user"
     return subprocess.run(
-        ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", *map(str, command)],
+        [*STRANGERS, *map(str, command)],
         capture_output=True, text=True, check=False, timeout=60, cwd="/",
     )  # fmt: skip
 
@@ -82,6 +84,40 @@ def test_another_user_of_the_machine_gets_nothing_and_starts_nothing(dev: Dev) -
         assert done.stdout.endswith("\n401"), done
         assert "dagster" not in done.stdout.lower()
     assert dev.runs() == before
+
+
+CROWD = """
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+crowd = []
+for _ in range(1100):
+    crowd.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10))
+    crowd[-1].send(b"GET / HTTP/1.1\\r\\nX: ")
+print(len(crowd), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.long
+def test_another_user_who_opens_more_connections_than_there_are_files_ends_nothing(tmp_path: Path) -> None:
+    """With as many files as most systems let a program open at first."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+    try:
+        with running_dev(CommandLine(tmp_path / "home")) as dev:
+            crowd = subprocess.Popen(
+                [*STRANGERS, "/usr/bin/python3", "-c", CROWD, str(dev.port)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
+            )  # fmt: skip
+            with crowd:
+                assert crowd.stdout is not None
+                assert crowd.stdout.readline() == "1100\n"
+                assert dev.repository()
+                crowd.communicate("")
+            assert dev.repository()
+            assert "started again" not in dev.said
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.mark.long
@@ -139,7 +175,7 @@ def test_a_program_signs_in_with_the_line_that_the_documents_show(dev: Dev, tmp_
 def test_a_webserver_that_is_started_again_signs_nobody_out(dev: Dev) -> None:
     viewers = dev.sign_in("--viewer")
     link = dev.link()
-    (webserver,) = (process for process in family(dev) if "import_pipeline.cli.webserver" in process.cmdline())
+    (webserver,) = (process for process in family(dev) if "import_pipeline.cli.dev.webserver" in process.cmdline())
     webserver.kill()
     webserver.wait(60)
     wait_until(dev.repository, "waited for the webserver")

@@ -25,8 +25,8 @@ def declared() -> Iterator[Requirement]:
     """Every requirement: to run it, to develop it, to build it."""
     yield from map(Requirement, PROJECT["project"]["dependencies"])
     yield from map(Requirement, PROJECT["build-system"]["requires"])
-    for group in PROJECT["dependency-groups"].values():
-        yield from map(Requirement, group)
+    for group in (*PROJECT["dependency-groups"].values(), *PROJECT["project"]["optional-dependencies"].values()):
+        yield from (each for each in map(Requirement, group) if each.name != PROJECT["project"]["name"])
 
 
 @pytest.mark.parametrize("requirement", list(declared()), ids=str)

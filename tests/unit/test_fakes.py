@@ -23,9 +23,7 @@ from xml.etree import ElementTree
 
 import pytest
 from fakes import (
-    ABSENT,
     ALL_KINDS,
-    WRONG_VALUES,
     Call,
     FakeServer,
     FathomServer,
@@ -37,7 +35,6 @@ from fakes import (
     make_calls,
 )
 from fakes.limits import Limiter
-from fakes.zoom import meeting_number
 
 KEY = {"X-Api-Key": "fathom-test-key"}
 OAUTH = {"Authorization": "Bearer fathom-test-access-token"}
@@ -70,18 +67,6 @@ def ask(
         return Answer(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
-
-
-def fathom_pages(server: FathomServer, **query: Any) -> list[Any]:
-    pages: list[Any] = []
-    while not pages or pages[-1]["next_cursor"]:
-        cursor = {"cursor": pages[-1]["next_cursor"]} if pages else {}
-        pages.append(ask(server, "/external/v1/meetings", KEY, **query, **cursor).json)
-    return pages
-
-
-def fathom_ids(server: FathomServer, **query: Any) -> list[str]:
-    return [str(item["recording_id"]) for page in fathom_pages(server, **query) for item in page["items"]]
 
 
 def basic(client_id: str, secret: str) -> dict[str, str]:
@@ -230,14 +215,13 @@ def test_an_answer_can_be_cut_off_before_its_announced_length() -> None:
 
 
 def test_an_answer_can_drip_and_never_end() -> None:
-    with FathomServer(calls=3, faults=Faults(next_faults=["slow"], hang_seconds=0.3)) as server:
+    with FathomServer(calls=3, faults=Faults(next_faults=["slow"], hang_seconds=2)) as server:
         with socket.create_connection((server.host, server.port)) as connection:
             connection.sendall(b"GET /external/v1/meetings HTTP/1.1\r\nX-Api-Key: fathom-test-key\r\n\r\n")
-            began, pieces = time.monotonic(), []
+            pieces = []
             while piece := connection.recv(4096):
                 pieces.append(piece)
-        assert time.monotonic() - began > 0.25
-        assert len(pieces) > 5
+        assert len(pieces) > 1
         assert b"".join(pieces).startswith(b"HTTP/1.1 200")
 
 
@@ -489,89 +473,16 @@ def test_everything_can_be_revoked() -> None:
         server.oauth.revoke()
         assert refresh(server, "zoom-test-refresh-token").json["error"] == "invalid_grant"
         assert ask(server, "/v2/users/me", ZOOM).status == 401
-        tokens = server.oauth.issue()
-        answer = ask(
-            server, "/oauth/revoke", basic("zoom-test-client", "zoom-test-secret"), {"token": tokens.access_token}
-        )
-        assert answer.json == {"status": "success"}
-        assert refresh(server, tokens.refresh_token or "").status == 400
 
 
-# Fathom
+# Fathom: where it is stricter than our connector needs on most days
 
 
-def test_fathom_wants_a_key_or_a_bearer_token() -> None:
-    with FathomServer(calls=1) as server:
-        headers: list[dict[str, str]] = [{}, {"X-Api-Key": "wrong"}, {"Authorization": "Bearer wrong"}, KEY, OAUTH]
-        statuses = [ask(server, "/external/v1/meetings", each).status for each in headers]
-        assert statuses == [401, 401, 401, 200, 200]
+def test_fathom_takes_each_kind_of_credential_only_where_it_should() -> None:
     with FathomServer(calls=1, auth="oauth") as server:
-        assert ask(server, "/external/v1/meetings", KEY).status == 401
-    with FathomServer(calls=1, lacks_scope=True) as server:
-        assert ask(server, "/external/v1/meetings", KEY).status == 403
-
-
-def test_fathom_lists_ten_on_a_page_until_the_cursor_is_null() -> None:
-    with FathomServer(calls=25) as server:
-        pages = fathom_pages(server)
-        assert [len(page["items"]) for page in pages] == [10, 10, 5]
-        assert pages[-1]["next_cursor"] is None
-        assert pages[0]["limit"] == 10
-        assert {str(item["recording_id"]) for page in pages for item in page["items"]} == server.external_ids
-        assert ask(server, "/external/v1/meetings", KEY, cursor="nonsense").status == 400
-    with FathomServer(calls=0) as server:
-        assert fathom_pages(server) == [{"limit": 10, "next_cursor": None, "items": []}]
-
-
-def test_fathom_filters_by_creation_and_recorder() -> None:
-    with FathomServer(calls=30, hosts=3) as server:
-        middle = server.calls[15].created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        newer, older = fathom_ids(server, created_after=middle), fathom_ids(server, created_before=middle)
-        assert len(newer) + len(older) == 29
-        for name in ("recorded_by[]", "recorded_by%5B%5D"):
-            target = f"/external/v1/meetings?{name}=dana@example.com&{name}=omar@example.com"
-            emails = {item["recorded_by"]["email"] for item in ask(server, target, KEY).json["items"]}
-            assert emails == {"dana@example.com", "omar@example.com"}
-        assert ask(server, "/external/v1/meetings", KEY, created_after="yesterday").status == 400
-        assert fathom_ids(server, meeting_type="unknown") == []
-
-
-def test_fathom_gives_details_inline_to_keys_and_apart_to_everybody() -> None:
-    with FathomServer(calls=3) as server:
-        both = {"include_transcript": "true", "include_summary": "true"}
-        assert ask(server, "/external/v1/meetings", OAUTH, **both).status == 400
-        item = ask(server, "/external/v1/meetings", KEY, **both).json["items"][0]
-        apart = ask(server, f"/external/v1/recordings/{item['recording_id']}/transcript", OAUTH).json
-        assert apart == {"transcript": item["transcript"]}
-        assert re.fullmatch(r"\d\d:\d\d:\d\d", item["transcript"][-1]["timestamp"])
-        assert set(item["transcript"][0]) == {"speaker", "text", "timestamp"}
-        apart = ask(server, f"/external/v1/recordings/{item['recording_id']}/summary", KEY).json
-        assert apart == {"summary": item["default_summary"]}
-        assert ask(server, "/external/v1/recordings/1/transcript", KEY).status == 404
-
-
-@pytest.mark.parametrize(("form", "first"), [("null", None), ("empty", []), ("404", 404)])
-def test_a_transcript_can_be_late(form: Any, first: Any) -> None:
-    with FathomServer(calls=2, late_transcripts=1, late_form=form) as server:
-        path = f"/external/v1/recordings/{server.external_id(server.calls[0])}/transcript"
-        early, later = ask(server, path, KEY), ask(server, path, KEY)
-        assert (early.status if form == "404" else early.json["transcript"]) == first
-        assert len(later.json["transcript"]) >= 10
-        server.calls[1].transcript_ready_at = datetime.now(UTC) + timedelta(hours=1)
-        item = ask(server, "/external/v1/meetings", KEY, include_transcript="true").json["items"][1]
-        assert item["transcript"] == ([] if form == "empty" else None)
-
-
-def test_fathom_leaves_out_what_impromptu_calls_and_unknown_people_lack() -> None:
-    with FathomServer(calls=60, nulls_dates=True) as server:
-        items = [item for page in fathom_pages(server) for item in page["items"]]
-        bare = [item for item in items if item["meeting_title"] is None]
-        assert bare
-        assert all(item["meeting_type"] is None and len(item["calendar_invitees"]) == 1 for item in bare)
-        assert all(item["scheduled_start_time"] is None for item in bare)
-        people = [person for item in items for person in item["calendar_invitees"]]
-        assert {"name", "email"} <= {name for person in people for name, value in person.items() if value is None}
-        assert any(item["recording_id"] > 2**32 for item in items)
+        assert [ask(server, "/external/v1/meetings", each).status for each in (KEY, OAUTH)] == [401, 200]
+        inline = {"include_transcript": "true"}
+        assert ask(server, "/external/v1/meetings", OAUTH, **inline).status == 400
 
 
 def test_keys_and_connections_see_only_the_calls_of_their_owner() -> None:
@@ -587,38 +498,51 @@ def test_keys_and_connections_see_only_the_calls_of_their_owner() -> None:
         assert seen["two"] == seen["oauth"]
 
 
-@pytest.mark.parametrize(("how", "twice", "missed"), [("insert", 1, 0), ("remove", 0, 1)])
-def test_pages_slip_when_the_list_changes_between_them(how: Any, twice: int, missed: int) -> None:
-    with FathomServer(calls=20, shift_between_pages=how, shift_times=1) as server:
-        before = set(server.external_ids)
-        ids = fathom_ids(server)
-        assert len(server.shifted) == 1
-        assert len(ids) - len(set(ids)) == twice
-        assert len(before - set(ids)) == missed
-        assert server.external_id(server.shifted[0]) in (server.external_ids if how == "insert" else before)
-        assert server.external_ids - set(ids)
-        assert set(fathom_ids(server)) == server.external_ids
+def test_fathom_leaves_out_what_was_created_at_the_very_ends_of_the_window() -> None:
+    with FathomServer(calls=9) as server:
+        middle = server.calls[4].created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        newer, older = (
+            ask(server, "/external/v1/meetings", KEY, **{name: middle}).json["items"]
+            for name in ("created_after", "created_before")
+        )
+        assert len(newer) + len(older) == 8
+        assert ask(server, "/external/v1/meetings", KEY, created_after="yesterday").status == 400
+        assert ask(server, "/external/v1/meetings", KEY, cursor="nonsense").status == 400
 
 
-def test_fields_can_have_other_types_or_be_missing_and_others_nobody_knows() -> None:
+@pytest.mark.parametrize(("form", "first"), [("null", None), ("empty", []), ("404", 404)])
+def test_a_transcript_can_be_late(form: Any, first: Any) -> None:
+    with FathomServer(calls=2, late_transcripts=1, late_form=form) as server:
+        path = f"/external/v1/recordings/{server.external_id(server.calls[0])}/transcript"
+        early, later = ask(server, path, KEY), ask(server, path, KEY)
+        assert (early.status if form == "404" else early.json["transcript"]) == first
+        assert len(later.json["transcript"]) >= 10
+        server.calls[1].transcript_ready_at = datetime.now(UTC) + timedelta(hours=1)
+        item = ask(server, "/external/v1/meetings", KEY, include_transcript="true").json["items"][1]
+        assert item["transcript"] == ([] if form == "empty" else None)
+
+
+def test_fathom_leaves_out_what_impromptu_calls_and_unknown_people_lack() -> None:
+    with FathomServer(calls=60, page_size=60) as server:
+        items = ask(server, "/external/v1/meetings", KEY).json["items"]
+        bare = [item for item in items if item["meeting_title"] is None]
+        assert bare
+        assert all(item["meeting_type"] is None and len(item["calendar_invitees"]) == 1 for item in bare)
+        people = [person for item in items for person in item["calendar_invitees"]]
+        assert {"name", "email"} <= {name for person in people for name, value in person.items() if value is None}
+        assert any(item["recording_id"] > 2**32 for item in items)
+
+
+def test_answers_can_hold_fields_and_values_that_nobody_knows() -> None:
     with FathomServer(calls=3, adds_unknown_fields=True) as server:
-        number = server.external_id(server.calls[0])
-        server.mutate[number] = {"recorded_by.email": 5, "calendar_invitees.*.name": ABSENT, "no.such.path": 1}
-        server.mutate_field(number, "title", "dict")
         page = ask(server, "/external/v1/meetings", KEY).json
         item = page["items"][0]
-        assert item["recorded_by"]["email"] == 5
-        assert all("name" not in person for person in item["calendar_invitees"])
-        assert item["title"] == WRONG_VALUES["dict"]
-        assert page["items"][1]["title"] == server.calls[1].title
         assert "x_added_later" in page
         assert "x_added_later" in item["calendar_invitees"][0]
         assert item["shared_with"] == "added_later"
-        transcript = ask(server, f"/external/v1/recordings/{number}/transcript", KEY).json["transcript"]
-        assert "x_added_later" in transcript[0]["speaker"]
 
 
-# Zoom
+# Zoom, likewise
 
 
 def zoom_list(server: ZoomServer, path: str = "/v2/users/me/recordings", **query: Any) -> Any:
@@ -630,37 +554,20 @@ def zoom_span(server: ZoomServer, days: int = 29, **query: Any) -> Any:
     return zoom_list(server, **{"from": today - timedelta(days=days), "to": today} | query)
 
 
-def transcript_file(meeting: Any) -> Any:
-    return next(file for file in meeting["recording_files"] if file["file_type"] == "TRANSCRIPT")
-
-
 def target_of(url: str) -> str:
     parts = urlsplit(url)
     return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
-def test_zoom_lists_days_and_ends_with_an_empty_token() -> None:
-    with ZoomServer(calls=25, months=0.8) as server:
-        first = zoom_span(server, page_size=10)
-        assert (first["total_records"], first["page_count"], len(first["meetings"])) == (25, 3, 10)
-        seen, page = list(first["meetings"]), first
-        while page["next_page_token"]:
-            page = zoom_span(server, page_size=10, next_page_token=page["next_page_token"])
-            seen += page["meetings"]
-        assert page["next_page_token"] == ""
-        assert {meeting["uuid"] for meeting in seen} == server.external_ids
-        assert zoom_span(server, page_size=5, next_page_token=first["next_page_token"])["meetings"]
-        assert zoom_span(server, days=3, next_page_token=first["next_page_token"])["code"] == 300
-        for wrong in ({"page_size": 301}, {"from": "2026-1-1"}, {"to": "2026-02-30"}, {"from": "2999-01-01"}):
-            assert zoom_span(server, **wrong)["code"] == 300
-
-
-def test_a_zoom_page_token_dies() -> None:
-    with ZoomServer(calls=5, months=0.5, page_token_seconds=0.1) as server:
-        page = zoom_span(server, page_size=2)
-        time.sleep(0.12)
-        answer = zoom_span(server, page_size=2, next_page_token=page["next_page_token"])
-        assert answer == {"code": 300, "message": "The next page token is invalid or expired."}
+def test_a_zoom_page_token_dies_and_belongs_to_one_question() -> None:
+    with ZoomServer(calls=5, months=0.5) as server:
+        token = zoom_span(server, page_size=2)["next_page_token"]
+        assert zoom_span(server, page_size=2, next_page_token=token)["meetings"]
+        refusal = {"code": 300, "message": "The next page token is invalid or expired."}
+        assert zoom_span(server, days=28, page_size=2, next_page_token=token) == refusal
+        server.page_token_seconds = -1
+        token = zoom_span(server, page_size=2)["next_page_token"]
+        assert zoom_span(server, page_size=2, next_page_token=token) == refusal
 
 
 def test_zoom_cuts_a_span_that_is_too_long_and_says_so_only_in_its_echo() -> None:
@@ -677,40 +584,17 @@ def test_zoom_cuts_a_span_that_is_too_long_and_says_so_only_in_its_echo() -> Non
         assert (page["from"], page["total_records"]) == ("2025-12-01", 2)
 
 
-def test_zoom_lists_only_today_when_it_is_not_told_a_span() -> None:
-    now = datetime.now(UTC)
-    with ZoomServer(
-        calls=[Call(number=0, started_at=now), Call(number=1, started_at=now - timedelta(days=1))]
-    ) as server:
-        page = zoom_list(server)
-        assert page["from"] == page["to"]
-        assert page["total_records"] == 1
-
-
-def test_zoom_ids_with_slashes_must_be_encoded_twice() -> None:
+def test_zoom_ids_with_slashes_must_be_encoded_twice_and_those_of_others_are_unknown() -> None:
     with ZoomServer(calls=5) as server:
-        ids = [server.external_id(call) for call in server.calls]
-        assert ids[0].startswith("/")
-        assert "//" in ids[0]
-        assert "//" in ids[1]
-        statuses = {}
-        for uuid in ids:
-            once = quote(uuid, safe="")
-            statuses[uuid] = [ask(server, f"/v2/meetings/{path}/recordings", ZOOM).status
-                              for path in (once, quote(once, safe=""))]  # fmt: skip
-        assert [statuses[uuid] for uuid in ids] == [[404, 200], [404, 200], [200, 200], [200, 200], [200, 200]]
-        missing = ask(server, f"/v2/meetings/{ids[0]}/recordings", ZOOM)
-        assert missing.status == 404
-
-
-def test_instances_of_a_recurring_meeting_share_a_number_which_means_the_latest() -> None:
-    with ZoomServer(calls=30) as server:
-        instances = [call for call in server.calls if call.series == 0]
-        assert len({meeting_number(call) for call in instances}) == 1 < len(instances)
-        meeting = ask(server, f"/v2/meetings/{meeting_number(instances[0])}/recordings", ZOOM).json
-        assert meeting["uuid"] == server.external_id(max(instances, key=lambda call: call.started_at))
-        assert meeting["type"] == "8"
-        assert ask(server, "/v2/meetings/123/recordings", ZOOM).json["code"] == 3301
+        once = [quote(server.external_id(call), safe="") for call in server.calls]
+        for encoded, statuses in (
+            (once, [404, 404, 200, 200, 200]),
+            ([quote(each, safe="") for each in once], [200] * 5),
+        ):
+            assert [ask(server, f"/v2/meetings/{each}/recordings", ZOOM).status for each in encoded] == statuses
+    with ZoomServer(calls=2, hosts=2) as server:
+        foreign = quote(quote(server.external_id(server.calls[1]), safe=""), safe="")
+        assert ask(server, f"/v2/meetings/{foreign}/recordings", ZOOM).status == 404
 
 
 def test_zoom_files_may_lack_ids_and_come_in_parts() -> None:
@@ -726,28 +610,17 @@ def test_zoom_files_may_lack_ids_and_come_in_parts() -> None:
         assert len(set(starts)) == 2
 
 
-def test_a_zoom_transcript_can_appear_later() -> None:
-    with ZoomServer(calls=1, late_transcripts=1, months=0.1) as server:
-        kinds = [[file["file_type"] for file in zoom_span(server)["meetings"][0]["recording_files"]] for _ in range(2)]
-        assert ["TRANSCRIPT" in each for each in kinds] == [False, True]
-
-
 def test_downloads_redirect_to_another_port_that_watches_for_tokens() -> None:
     with ZoomServer(calls=1, months=0.1) as server:
-        link = target_of(transcript_file(zoom_span(server)["meetings"][0])["download_url"])
-        moved = ask(server, link, ZOOM)
-        assert moved.status == 302
-        place = urlsplit(moved.headers["Location"])
+        files = zoom_span(server)["meetings"][0]["recording_files"]
+        link = target_of(next(file for file in files if file["file_type"] == "TRANSCRIPT")["download_url"])
+        place = urlsplit(ask(server, link, ZOOM).headers["Location"])
         assert place.port == server.media.port != server.port
-        assert ask(server.media, target_of(moved.headers["Location"])).body.startswith(b"WEBVTT")
+        assert ask(server.media, place.path).body.startswith(b"WEBVTT")
         assert server.media.leaks == []
-        ask(server.media, target_of(moved.headers["Location"]), ZOOM)
+        ask(server.media, place.path, ZOOM)
         ask(server.media, f"{place.path}?access_token=x")
         assert len(server.media.leaks) == 2
-        page = ask(server, link)
-        assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-        assert ask(server, link, {"Authorization": "Bearer wrong"}).status == 401
-        assert ask(server, link, access_token="zoom-test-access-token").status == 302
         server.redirects_downloads = False
         assert ask(server, link, ZOOM).body.startswith(b"WEBVTT")
         server.downloads_need_query_token = True
@@ -755,230 +628,52 @@ def test_downloads_redirect_to_another_port_that_watches_for_tokens() -> None:
         assert ask(server, link, access_token="zoom-test-access-token").body.startswith(b"WEBVTT")
 
 
-@pytest.mark.parametrize("status", [401, 404])
-def test_listed_links_can_be_dead_until_the_meeting_is_asked_for(status: Any) -> None:
-    with ZoomServer(calls=1, months=0.1, expired_links=status, redirects_downloads=False) as server:
-        listed = zoom_span(server)["meetings"][0]
-        assert ask(server, target_of(transcript_file(listed)["download_url"]), ZOOM).status == status
-        path = quote(quote(listed["uuid"], safe=""), safe="")
-        fresh = ask(server, f"/v2/meetings/{path}/recordings", ZOOM, include_fields="download_access_token").json
-        link = target_of(transcript_file(fresh)["download_url"])
-        assert ask(server, link, ZOOM).status == 200
-        assert ask(server, link, {"Authorization": f"Bearer {fresh['download_access_token']}"}).status == 200
-
-
-def test_zoom_names_the_scope_that_is_missing() -> None:
-    scope = "cloud_recording:read:list_user_recordings"
-    with ZoomServer(calls=1, missing_scopes={scope}) as server:
-        answer = ask(server, "/v2/users/me/recordings", ZOOM)
-        assert (answer.status, answer.json["code"]) == (400, 4711)
-        assert scope in answer.json["message"]
-        assert ask(server, "/v2/users/me", ZOOM).status == 200
-
-
-def test_zoom_knows_users_by_id_and_address_and_keeps_them_apart() -> None:
-    with ZoomServer(calls=12, months=0.5, hosts=3) as server:
-        grant = {"grant_type": "account_credentials", "account_id": "zoom-test-account"}
-        account = {"Authorization": f"Bearer {token(server, **grant).json['access_token']}"}
-        users = ask(server, "/v2/users", account, page_size=2).json
-        assert (users["total_records"], len(users["users"])) == (3, 2)
-        users = ask(server, "/v2/users", account, page_size=2, next_page_token=users["next_page_token"]).json
-        zoe = users["users"][0]
-        today = datetime.now(UTC).date()
-        span = {"from": today - timedelta(days=29), "to": today}
-        for name in (zoe["id"], zoe["email"]):
-            page = ask(server, f"/v2/users/{name}/recordings", account, **span).json
-            assert {meeting["host_email"] for meeting in page["meetings"]} == {"zoe@example.com"}
-        assert ask(server, "/v2/accounts/zoom-test-account/recordings", account, **span).json["total_records"] == 12
-        assert ask(server, "/v2/users/nobody@example.com/recordings", account).json["code"] == 1001
-        assert zoom_span(server)["total_records"] == 4
-        foreign = quote(quote(server.external_id(server.calls[1]), safe=""), safe="")
-        assert ask(server, f"/v2/meetings/{foreign}/recordings", ZOOM).status == 404
-
-
-def test_zoom_can_say_what_nobody_knows() -> None:
-    with ZoomServer(calls=3, months=0.5, adds_unknown_fields=True) as server:
-        page = zoom_span(server)
-        assert "x_added_later" in page
-        assert page["meetings"][0]["type"] == "added_later"
-        assert "added_later" in {file["file_type"] for file in page["meetings"][0]["recording_files"]}
-
-
-# YouTube
+# YouTube, likewise
 
 
 def youtube(server: YouTubeServer, path: str, **query: Any) -> Answer:
     return ask(server, f"/youtube/v3/{path}", **{"key": "youtube-test-key", "part": "snippet,contentDetails"} | query)
 
 
-def test_youtube_wants_a_key_or_a_token() -> None:
-    with YouTubeServer(calls=1) as server:
-        path, query = "/youtube/v3/channels", {"part": "id", "mine": "true"}
-        assert ask(server, path, **query).json["error"]["errors"][0]["reason"] == "forbidden"
-        assert ask(server, path, key="wrong", **query).json["error"]["errors"][0]["reason"] == "badRequest"
-        assert ask(server, path, {"Authorization": "Bearer wrong"}, **query).status == 401
-        bearer = {"Authorization": "Bearer youtube-test-access-token"}
-        assert ask(server, path, bearer, **query).json["items"][0]["id"] == server.channel_id
-        assert youtube(server, "channels", part="").json["error"]["errors"][0]["reason"] == "missingRequiredParameter"
+def test_youtube_answers_for_fifty_at_most_and_dates_an_entry_by_when_it_was_added() -> None:
+    with YouTubeServer(calls=3, private_items=1) as server:
+        for query in ({"maxResults": 51}, {"pageToken": "nonsense"}):
+            assert youtube(server, "playlistItems", playlistId=server.playlist_id, **query).status == 400
+        assert youtube(server, "videos", id=",".join(["unknown-id0"] * 51)).status == 400
+        assert youtube(server, "videos", id="unknown-id0", maxResults=5).status == 400
+        items = youtube(server, "playlistItems", playlistId=server.playlist_id).json["items"]
+        assert items[1]["snippet"]["publishedAt"] > items[1]["contentDetails"]["videoPublishedAt"]
+        assert (items[-1]["snippet"]["title"], set(items[-1]["contentDetails"])) == ("Private video", {"videoId"})
 
 
-def test_an_unknown_channel_is_no_error_but_an_unknown_playlist_is() -> None:
-    with YouTubeServer(calls=1) as server:
-        unknown = youtube(server, "channels", id="UCunknown")
-        assert (unknown.status, unknown.json["pageInfo"]["totalResults"]) == (200, 0)
-        assert "items" not in unknown.json
-        for name in ("@example-channel", "example-channel"):
-            item = youtube(server, "channels", forHandle=name).json["items"][0]
-            assert item["contentDetails"]["relatedPlaylists"]["uploads"] == server.uploads_id
-        missing = youtube(server, "playlistItems", playlistId="PLunknown")
-        assert (missing.status, missing.json["error"]["errors"][0]["reason"]) == (404, "playlistNotFound")
-        assert youtube(server, "channels").status == 400
-
-
-def test_youtube_lists_five_unless_asked_for_more_and_drops_the_token_at_the_end() -> None:
-    with YouTubeServer(calls=120) as server:
-        first = youtube(server, "playlistItems", playlistId=server.uploads_id).json
-        assert len(first["items"]) == 5
-        assert first["nextPageToken"] == "CAUQAA"
-        seen, query = [], {"playlistId": server.uploads_id, "maxResults": 50}
-        page = youtube(server, "playlistItems", **query).json
-        while True:
-            seen += page["items"]
-            if "nextPageToken" not in page:
-                break
-            page = youtube(server, "playlistItems", **query, pageToken=page["nextPageToken"]).json
-        assert {item["contentDetails"]["videoId"] for item in seen} == server.external_ids
-        assert not {item["id"] for item in seen} & server.external_ids
-        assert all(len(each) == 11 for each in server.external_ids)
-        wrong = youtube(server, "playlistItems", playlistId=server.uploads_id, pageToken="nonsense")
-        assert wrong.json["error"]["errors"][0]["reason"] == "invalidPageToken"
-        assert youtube(server, "playlistItems", playlistId=server.uploads_id, maxResults=51).status == 400
-
-
-def test_private_videos_stay_in_lists_and_are_omitted_like_others_when_asked_for() -> None:
-    with YouTubeServer(calls=8, private_items=1, omitted_items=1, upcoming_items=1, live_items=1) as server:
-        items = youtube(server, "playlistItems", playlistId=server.playlist_id, maxResults=50, part="snippet,"
-                        "contentDetails,status").json["items"]  # fmt: skip
-        assert items[-1]["snippet"]["title"] == "Private video"
-        assert "videoPublishedAt" not in items[-1]["contentDetails"]
-        assert items[0]["snippet"]["publishedAt"] > items[0]["contentDetails"]["videoPublishedAt"]
-        ids = [item["contentDetails"]["videoId"] for item in items]
-        part = "contentDetails,status,snippet,liveStreamingDetails,statistics"
-        videos = youtube(server, "videos", id=",".join([*ids, "unknown-id0"]), part=part).json["items"]
-        assert [video["id"] for video in videos] == ids[:-2]
-        durations = [video["contentDetails"]["duration"] for video in videos]
-        assert durations[:2] == ["P0D", "P0D"]
-        assert all(re.fullmatch(r"PT(\d+H)?(\d+M)?(\d+S)?", each) for each in durations[2:])
-        assert [video["snippet"]["liveBroadcastContent"] for video in videos[:3]] == ["upcoming", "live", "none"]
-        assert {video["contentDetails"]["caption"] for video in videos} == {"true", "false"}
-        assert isinstance(videos[0]["statistics"]["viewCount"], str)
-        assert youtube(server, "videos", id=ids[0], maxResults=5).status == 400
-
-
-def test_the_quota_ends_with_403_and_searches_have_their_own() -> None:
-    with YouTubeServer(calls=1, quota_units=2, search_calls=1) as server:
-        statuses = [youtube(server, "channels", mine="true").status for _ in range(3)]
-        assert statuses == [401, 401, 403]  # what is refused costs as well
-        answer = youtube(server, "channels", id=server.channel_id)
-        assert answer.json["error"]["code"] == 403
+def test_the_quota_ends_with_403() -> None:
+    with YouTubeServer(calls=1, quota_units=2) as server:
+        assert [youtube(server, "channels", mine="true").status for _ in range(3)] == [401, 401, 403]
+        answer = youtube(server, "channels", id=server.channel_id)  # what is refused costs as well
         assert answer.json["error"]["errors"][0]["reason"] == "quotaExceeded"
         assert "Retry-After" not in answer.headers
-        found = youtube(server, "search", channelId=server.channel_id, type="video", part="snippet")
-        assert found.json["items"][0]["id"]["videoId"] in server.external_ids
-        assert youtube(server, "search", channelId=server.channel_id).status == 403
-        assert (server.units_used, server.searches_used) == (4, 2)
 
 
-def player(server: YouTubeServer, call: Call) -> Any:
-    body = json.dumps({"context": {"client": {"clientName": "ANDROID"}}, "videoId": server.external_id(call)})
-    return ask(server, "/youtubei/v1/player?key=made-up-innertube-key", form=body).json
-
-
-def tracks(server: YouTubeServer, call: Call) -> Any:
-    return player(server, call)["captions"]["playerCaptionsTracklistRenderer"]["captionTracks"]
-
-
-def test_the_watch_page_leads_to_the_player_and_to_captions_of_several_languages() -> None:
+def test_captions_come_in_languages_escaped_twice_overlap_and_can_repeat_lines() -> None:
     with YouTubeServer(calls=9) as server:
-        page = ask(server, "/watch", v=server.external_id(server.calls[1])).body.decode()
-        assert re.search(r'"INNERTUBE_API_KEY":\s*"([a-zA-Z0-9_-]+)"', page)
-        assert [track["languageCode"] for track in tracks(server, server.calls[1])] == ["en", "fr", "ja"]
-        manual, generated = tracks(server, server.calls[8])
-        assert "kind" not in manual
-        assert generated["kind"] == "asr"
-        assert manual["baseUrl"].startswith(server.origin)
-        root = ElementTree.fromstring(ask(server, target_of(manual["baseUrl"]).replace("&fmt=srv3", "")).body)  # noqa: S314
-        assert root.tag == "transcript"
-        assert [float(each.attrib["start"]) for each in root] == [s.start for s in server.calls[8].segments]
-        assert any("&amp;" in (each.text or "") or "&#" in (each.text or "") for each in root)  # escaped twice
-        root = ElementTree.fromstring(ask(server, target_of(manual["baseUrl"])).body)  # noqa: S314
-        assert (root.tag, root[0][0].attrib["t"]) == ("timedtext", "310")
-        assert b"[de] Welcome" in ask(server, target_of(manual["baseUrl"]) + "&tlang=de").body
 
+        def tracks_of(call: Call) -> Any:
+            body = json.dumps({"videoId": server.external_id(call)})
+            player = ask(server, "/youtubei/v1/player", form=body).json
+            return player["captions"]["playerCaptionsTracklistRenderer"]["captionTracks"]
 
-def test_generated_captions_overlap_and_can_repeat_lines() -> None:
-    with YouTubeServer(calls=1) as server:
+        def captions_of(call: Call) -> list[ElementTree.Element]:
+            link = target_of(tracks_of(call)[0]["baseUrl"]).replace("&fmt=srv3", "")
+            return list(ElementTree.fromstring(ask(server, link).body))  # noqa: S314
+
+        assert [track["languageCode"] for track in tracks_of(server.calls[1])] == ["en", "fr", "ja"]
+        written = captions_of(server.calls[8])
+        assert [float(each.attrib["start"]) for each in written] == [each.start for each in server.calls[8].segments]
+        assert any("&amp;" in (each.text or "") or "&#" in (each.text or "") for each in written)
         server.video(server.calls[0]).tracks = [Track(repeats_lines=True)]
-        link = tracks(server, server.calls[0])[0]["baseUrl"].replace("&fmt=srv3", "")
-        lines = list(ElementTree.fromstring(ask(server, target_of(link)).body))  # noqa: S314
-        start, length = float(lines[0].attrib["start"]), float(lines[0].attrib["dur"])
-        assert start + length > float(lines[1].attrib["start"])
-        assert lines[0].text == "welcome to call 0"
-        assert (lines[1].text or "").startswith("welcome to call 0\n")
-
-
-@pytest.mark.parametrize(
-    ("watch", "status", "reason"),
-    [
-        ("bot", "LOGIN_REQUIRED", "Sign in to confirm you’re not a bot"),
-        ("age", "LOGIN_REQUIRED", "This video may be inappropriate for some users."),
-        ("unavailable", "ERROR", "This video is unavailable"),
-        ("unplayable", "UNPLAYABLE", "Video unavailable"),
-        ("no-captions", "OK", None),
-    ],
-)
-def test_the_player_refuses_in_many_ways_for_one_video_or_for_all(watch: Any, status: str, reason: str | None) -> None:
-    with YouTubeServer(calls=2) as server:
-        server.video(server.external_id(server.calls[0])).watch = watch
-        refused = player(server, server.calls[0])
-        assert (refused["playabilityStatus"]["status"], refused["playabilityStatus"].get("reason")) == (status, reason)
-        assert "captions" not in refused
-        assert "captions" in player(server, server.calls[1])
-        server.watch = watch
-        assert "captions" not in player(server, server.calls[1])
-
-
-def test_captions_can_be_empty_or_want_a_proof_or_be_refused() -> None:
-    with YouTubeServer(calls=1, watch="empty-track") as server:
-        link = target_of(tracks(server, server.calls[0])[0]["baseUrl"])
-        assert b"<p " not in ask(server, link).body
-        server.watch = "empty-body"
-        assert ask(server, link).body == b""
-        server.watch = "captions-429"
-        assert ask(server, link).status == 429
-        server.watch = "po-token"
-        link = tracks(server, server.calls[0])[0]["baseUrl"]
-        assert "&exp=xpe" in link
-        assert ask(server, target_of(link)).body == b""
-
-
-@pytest.mark.parametrize(
-    ("watch", "status", "text"),
-    [
-        ("consent", 200, 'action="https://consent.youtube.com/s"'),
-        ("recaptcha", 200, 'class="g-recaptcha"'),
-        ("429", 429, "Sorry"),
-    ],
-)
-def test_the_watch_page_can_be_in_the_way(watch: Any, status: int, text: str) -> None:
-    with YouTubeServer(calls=1, watch=watch) as server:
-        answer = ask(server, "/watch", v=server.external_id(server.calls[0]))
-        assert (answer.status, text in answer.body.decode()) == (status, True)
-        if watch == "consent":
-            value = re.search('name="v" value="(.*?)"', answer.body.decode())
-            assert value
-            cookie = {"Cookie": f"CONSENT=YES+{value[1]}"}
-            assert b"INNERTUBE" in ask(server, "/watch", cookie, v=server.external_id(server.calls[0])).body
+        first, second, *_ = captions_of(server.calls[0])
+        assert float(first.attrib["start"]) + float(first.attrib["dur"]) > float(second.attrib["start"])
+        assert (second.text or "").startswith(f"{first.text}\n")
 
 
 # By hand

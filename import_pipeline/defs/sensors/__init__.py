@@ -15,15 +15,13 @@ from uuid import UUID
 
 import dagster as dg
 import psycopg
-from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import describe_database_error
-from import_pipeline.database.sql import query
-from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ImportPipelineError, UnknownUserError
 from import_pipeline.library.accounts import find_user
 from import_pipeline.library.due import DueCounts, request_runs
+from import_pipeline.library.leases import find_holders
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import PARTITION_TAG
 
@@ -37,7 +35,7 @@ FIRST_IMPORT_TAG = "first_import"
 
 _LOOKED_AT = 1000
 _SILENT_AFTER = timedelta(minutes=10)
-_SETTLED_AFTER = timedelta(minutes=1)
+_CLOSED_AFTER = timedelta(minutes=1)
 _OUTSTANDING = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -133,9 +131,7 @@ def find_outstanding_runs(
         for record in records
         if record.dagster_run.status != dg.DagsterRunStatus.QUEUED and record.update_timestamp < silent_since
     ]
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("find_holders"), {"run_ids": [_root(run) for run in silent]})
-        holders = {holder for (holder,) in cursor}
+    holders = find_holders(conn, [_root(run) for run in silent])
     gone = {run.run_id for run in silent if _root(run) not in holders}
     return [record.dagster_run for record in records if record.dagster_run.run_id not in gone]
 
@@ -146,7 +142,7 @@ def find_ended_runs(instance: dg.DagsterInstance, connector: Connector) -> list[
     return [
         record.dagster_run
         for record in _find_runs(instance, connector, _BROKEN, updated_after=now - _SILENT_AFTER)
-        if record.dagster_run.is_complete_and_waiting_to_retry or record.update_timestamp > now - _SETTLED_AFTER
+        if record.dagster_run.is_complete_and_waiting_to_retry or record.update_timestamp > now - _CLOSED_AFTER
     ]
 
 

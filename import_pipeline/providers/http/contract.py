@@ -40,7 +40,7 @@ class Budget(Protocol):
         """Wait for leave to send one request."""
         ...
 
-    def settle(self, permit: Permit) -> None:
+    def note_answered(self, permit: Permit) -> None:
         """Note that it was answered."""
         ...
 

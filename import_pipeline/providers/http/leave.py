@@ -36,13 +36,13 @@ class Leave:
             left = max((self.silent_until.get(name, 0.0) for name in names), default=0.0) - time.monotonic()
             if left <= 0 or self._budget is None:
                 return permit
-            self.settle(permit)
+            self.note_answered(permit)
             self._sleep(min(left, 1.0))  # a longer silence is in the budget by then
 
-    def settle(self, permit: Permit | None) -> None:
+    def note_answered(self, permit: Permit | None) -> None:
         """Note that a request was answered, or that it was not sent."""
         if self._budget and permit:
-            self._budget.settle(permit)
+            self._budget.note_answered(permit)
 
     def note_silence(self, seconds: float, names: Sequence[str]) -> None:
         """Let the other threads be silent from now on."""

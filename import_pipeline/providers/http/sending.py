@@ -108,7 +108,7 @@ class Sender:
                     finally:
                         response.close()
             finally:
-                self._leave.settle(permit)
+                self._leave.note_answered(permit)
         except ForbiddenAddressError as error:
             message = f"{self._title} leads {error}, which is not followed."
             raise HttpError(message, error_class="permanent") from None

@@ -27,7 +27,15 @@ from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.staging import StreamIOManager
 
 EMAIL = "ana@example.com"
-_WATCHED = ("stages/transform.py", "stages/insert.py", "pipeline.py", "ledger.py", "staging.py", "sync_jobs.py")
+_WATCHED = (
+    "stages/transform.py",
+    "stages/insert.py",
+    "stages/new_calls.py",
+    "stages/staging.py",
+    "pipeline.py",
+    "library/ledger.py",
+    "library/sync_jobs.py",
+)
 _PACKAGE = str(Path(import_module("import_pipeline").__file__ or "").parent) + os.sep
 
 with dg.DagsterInstance.ephemeral():

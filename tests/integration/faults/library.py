@@ -21,7 +21,7 @@ import tenants
 from world import World
 
 from import_pipeline import errors
-from import_pipeline.cli.execution import _causes
+from import_pipeline.cli.run_job import _causes
 from import_pipeline.library.accounts import ensure_account
 from import_pipeline.providers.credentials import store_credential
 from import_pipeline.providers.keys import Secrets, open_key_ring
@@ -35,8 +35,8 @@ SECRETS = ("fathom-test-key", "s3cr3t-password")
 GREEN = "it was green: it found another connection"
 MOMENTS = {
     "while transcripts are fetched": "import_pipeline.stages.transform.transform_item",
-    "inside the transaction": "import_pipeline.stages.insert.send_outcomes",
-    "before recordings are sent": "import_pipeline.stages.insert.send_recordings",
+    "inside the transaction": "import_pipeline.stages.new_calls.record_outcomes",
+    "before recordings are sent": "import_pipeline.stages.new_calls._send_rows",
 }
 """What is called at which moment: the fault comes just before one of the calls."""
 

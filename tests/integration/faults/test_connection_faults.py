@@ -19,6 +19,7 @@ from proxy import Action, Proxy
 
 from import_pipeline.connectors.file_upload import FileUpload
 from import_pipeline.database.opening import Database
+from import_pipeline.database.tenancy import acting_as
 
 LOST = "connection to the database was lost"
 BATCH_IN_HAND = 2
@@ -177,3 +178,28 @@ def test_every_connection_of_ours_notices_a_peer_that_is_gone(server: servers.Se
             assert idle + 3 * every <= 60
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def test_the_server_notices_within_a_minute_that_the_client_of_a_transaction_is_cut_off() -> None:
+    """Its timeout counts between statements only, not while it waits for the rest of one; the locks would stay."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with (
+        servers.scratch_folder() as folder,
+        servers.Server.created(
+            servers.find_oldest_binaries(), folder, listen_addresses="127.0.0.1", port=str(port)
+        ) as server,
+        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", autocommit=True) as conn,
+    ):
+        assert server.is_running
+        conn.execute("create role import_worker")
+        with acting_as(conn, None):
+            idle, every, count = (
+                int(
+                    conn.execute(f"select setting from pg_settings where name = 'tcp_keepalives_{name}'").fetchall()[0][
+                        0
+                    ]
+                )
+                for name in ("idle", "interval", "count")
+            )
+    assert 0 < idle + every * count <= 60

@@ -16,13 +16,13 @@ from psycopg.rows import class_row
 
 from import_pipeline.database.errors import describe_database_error, is_trouble
 from import_pipeline.database.sql import query
-from import_pipeline.database.tenancy import acting_as
+from import_pipeline.database.tenancy import acting_as, database_time
 from import_pipeline.library.due import pause_poll
 from import_pipeline.library.leases import is_process_gone
-from import_pipeline.library.sync_jobs import OpenSyncJob, settle_broken_run
+from import_pipeline.library.sync_jobs import OpenSyncJob, close_broken_run
 from import_pipeline.records import Account
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import PARTITION_TAG, database_time, is_run_over, runs_of
+from import_pipeline.stages.run import PARTITION_TAG, is_run_over, runs_of
 
 _logger = logging.getLogger(__name__)
 
@@ -38,16 +38,16 @@ _ALL_ROWS = 1_000_000
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Closes the progress rows (sync_jobs) of runs that were cancelled or killed. Leave it on.",
 )
-def settle_runs(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SkipReason:
+def watch_ended_runs(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SkipReason:
     """Look once; there is never a run to request."""
     with postgres.connection() as conn:
-        settled = settle_ended_runs(conn, context.instance)
-    if settled:
-        return dg.SkipReason(f"Settled {len(settled)} runs that had ended without a report: {', '.join(settled[:5])}.")
+        closed = close_ended_runs(conn, context.instance)
+    if closed:
+        return dg.SkipReason(f"Closed {len(closed)} runs that had ended without a report: {', '.join(closed[:5])}.")
     return dg.SkipReason("Every run that says it is working is working.")
 
 
-def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstance) -> list[str]:
+def close_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstance) -> list[str]:
     """Close the rows of runs that are over, and tell Dagster of runs whose process is gone.
 
     Args:
@@ -57,7 +57,7 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
     Returns:
         The root runs of which rows were closed.
     """
-    settled = []
+    closed = []
     for row in _find_open(conn, _ROWS_PER_TICK):
         runs = runs_of(instance, row.run_id)
         is_gone = row.holder_process is not None and is_process_gone(row.holder_process)
@@ -72,22 +72,22 @@ def settle_ended_runs(conn: psycopg.Connection[Any], instance: dg.DagsterInstanc
             try:
                 if runs and PARTITION_TAG not in runs[0].tags:
                     pause_poll(conn, row.account_id)
-                _settle(conn, row, cancelled=is_cancelled)
+                _close(conn, row, cancelled=is_cancelled)
             except psycopg.Error as error:
                 if is_trouble(error) and not isinstance(error, psycopg.errors.LockNotAvailable):
                     raise
                 # Users may write such rows, and lock them: one that cannot be closed keeps no other from it.
                 _logger.warning("Row %s of sync_jobs stays open: %s.", row.id, describe_database_error(error))
             else:
-                settled.append(row.run_id)
-    return list(dict.fromkeys(settled))
+                closed.append(row.run_id)
+    return list(dict.fromkeys(closed))
 
 
-def settle_run(conn: psycopg.Connection[Any], run_id: str, *, cancelled: bool) -> None:
+def close_run(conn: psycopg.Connection[Any], run_id: str, *, cancelled: bool) -> None:
     """Close the rows of a run of which it is certain that it has ended, given its root run."""
     for row in _find_open(conn, _ALL_ROWS):
         if row.run_id == run_id:
-            _settle(conn, row, cancelled=cancelled)
+            _close(conn, row, cancelled=cancelled)
 
 
 def _find_open(conn: psycopg.Connection[Any], limit: int) -> list[OpenSyncJob]:
@@ -95,7 +95,7 @@ def _find_open(conn: psycopg.Connection[Any], limit: int) -> list[OpenSyncJob]:
         return cursor.execute(query("find_silent_sync_jobs"), {"limit": limit}).fetchall()
 
 
-def _settle(conn: psycopg.Connection[Any], row: OpenSyncJob, *, cancelled: bool) -> None:
+def _close(conn: psycopg.Connection[Any], row: OpenSyncJob, *, cancelled: bool) -> None:
     account = Account(
         id=row.account_id,
         user_id=row.user_id,
@@ -104,7 +104,7 @@ def _settle(conn: psycopg.Connection[Any], row: OpenSyncJob, *, cancelled: bool)
         opened_at=database_time(conn),
         sync_job_id=row.id,
     )
-    settle_broken_run(conn, [account], row.run_id, cancelled=cancelled)
+    close_broken_run(conn, account, row.run_id, cancelled=cancelled)
 
 
 def _report_ended(instance: dg.DagsterInstance, runs: list[dg.DagsterRun]) -> bool:

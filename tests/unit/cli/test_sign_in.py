@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from import_pipeline.cli.address import Address
-from import_pipeline.cli.sign_in import LINKS, OPERATOR, SESSION_SECONDS, VIEWER, SignIn
+from import_pipeline.cli.dev.address import Address
+from import_pipeline.cli.dev.sign_in import LINKS, OPERATOR, SESSION_SECONDS, VIEWER, SignIn
 from import_pipeline.errors import ConfigurationError
 
 

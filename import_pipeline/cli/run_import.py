@@ -1,4 +1,4 @@
-"""Importing for one person from the command line, and telling what came of it; how it runs is in `execution.py`."""
+"""Importing for one person from the command line, and telling what came of it; how it runs is in `run_job.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline.cli.execution import Ended, Execution, find_run, open_instance
 from import_pipeline.cli.output import complain, print_json, print_table, say
+from import_pipeline.cli.run_job import Ended, Execution, find_run, open_instance
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.opening import Database
 from import_pipeline.database.tenancy import acting_as
@@ -17,7 +17,11 @@ from import_pipeline.errors import by_name
 from import_pipeline.library.ledger import count_run, list_failures
 from import_pipeline.records import JsonObject
 
-KINDS = ("listed", "inserted", "skipped", "waiting", "failed", "ignored")
+KINDS = {
+    "listed": "Listed", "inserted": "Imported", "skipped": "Already there", "waiting": "Waiting", "failed": "Failed",
+    "ignored": "Ignored",
+}  # fmt: skip
+"""The counts of a run by their keys in JSON, and what people read."""
 _SHOWN_FAILURES = 10
 
 
@@ -108,7 +112,7 @@ def _tell_person(
     are_files = not connector.is_polled
     headings = [kind for kind in KINDS if kind != "ignored" or counts[kind]]
     print_table(
-        ["Source", *(kind.capitalize() for kind in headings)],
+        ["Source", *(KINDS[kind] for kind in headings)],
         [(row.get("source_app", ""), *(counts[kind] for kind in headings))],
     )
     if counts["listed"] and counts["skipped"] == counts["listed"]:

@@ -33,7 +33,7 @@ from import_pipeline.connectors.file_upload.files import (
 from import_pipeline.errors import ConfigurationError, ItemError, NotReadyError
 from import_pipeline.library.normalise import normalise_item, normalise_record
 from import_pipeline.records import Account, Failed, ListedItem, NewItem, Ready, Waiting, Window
-from import_pipeline.stages.fetch import list_items
+from import_pipeline.stages.listing import list_items
 from import_pipeline.stages.transform import transform_items
 
 NOW = datetime(2024, 5, 6, tzinfo=UTC)

@@ -97,7 +97,7 @@ class Ledger:
         self.taken.append(names)
         return Permit(tuple(names), 0.0, 0.0, 0.0, self.has_room)
 
-    def settle(self, permit: Permit) -> None:
+    def note_answered(self, permit: Permit) -> None:
         self.settled += 1
 
     def block(self, seconds: float, names: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from import_pipeline.cli.address import Address
+from import_pipeline.cli.dev.address import Address
 from import_pipeline.cli.output import say
 from import_pipeline.errors import ImportPipelineError
 
@@ -171,7 +171,7 @@ class Services:
         )
         self._webserver = Service(
             "webserver",
-            [*_PYTHON, "import_pipeline.cli.webserver", *place, *known, *door],
+            [*_PYTHON, "import_pipeline.cli.dev.webserver", *place, *known, *door],
             lambda: _accepts(*address.reached_at),
         )
         self._daemon = Service("daemon", [*_PYTHON, "dagster._daemon", "run", *known, *quiet])

@@ -11,6 +11,7 @@ import psycopg
 from pydantic import Field
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.tenancy import database_time
 from import_pipeline.defs.assets import recordings_key
 from import_pipeline.defs.jobs import NOT_TRIED_AGAIN
 from import_pipeline.defs.tables import MOST_ROWS, show_time, to_markdown
@@ -20,7 +21,6 @@ from import_pipeline.library.clients import Storage
 from import_pipeline.records import Window
 from import_pipeline.stages.coverage import VERDICTS, Coverage, compare_account, parse_month
 from import_pipeline.stages.postgres import PostgresResource
-from import_pipeline.stages.run import database_time
 
 CHECK_NAME = "coverage"
 _MOST_ACCOUNTS = 10

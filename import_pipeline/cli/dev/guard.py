@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from import_pipeline.cli.sign_in import OPERATOR, SESSION_SECONDS, VIEWER, SignIn
+from import_pipeline.cli.dev.sign_in import OPERATOR, SESSION_SECONDS, VIEWER, SignIn
 
 ROLE = "import_pipeline.role"
 """The key of a request's scope under which the guard says who asks."""

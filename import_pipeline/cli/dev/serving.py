@@ -22,11 +22,11 @@ from types import FrameType
 
 import psutil
 
-from import_pipeline.cli.address import Address
-from import_pipeline.cli.guard import SIGN_IN_PATH
+from import_pipeline.cli.dev.address import Address
+from import_pipeline.cli.dev.guard import SIGN_IN_PATH
+from import_pipeline.cli.dev.services import Services, end, running_services
+from import_pipeline.cli.dev.sign_in import LINKS, OPERATOR, VIEWER, SignIn
 from import_pipeline.cli.output import plural, say
-from import_pipeline.cli.services import Services, end, running_services
-from import_pipeline.cli.sign_in import LINKS, OPERATOR, VIEWER, SignIn
 from import_pipeline.database.embedded import home
 from import_pipeline.database.opening import Database, open_database
 from import_pipeline.errors import ConfigurationError, EmbeddedServerError

@@ -1,10 +1,12 @@
-"""A run over history gives way to one for what is new, in the middle of its month, and goes on afterwards."""
+"""A month of history and an import of what is new work on the same account side by side."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fakes import FathomServer, make_calls
 from fakes.fathom import API_KEY
 from world import World
 
+from import_pipeline.errors import ItemError, NotReadyError
 from import_pipeline.library import leases
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ConnectorRecord, Counts, ListedItem, Window
@@ -44,56 +47,50 @@ class Slow(Demo):
         return super().fetch_record(account, item, http)
 
 
-class News(Demo):
-    """What is new; while it is asked for, history must not be."""
-
-    def __init__(self, history: Slow) -> None:
-        super().__init__([Call("new", datetime.now(UTC) - timedelta(hours=1))])
-        self.history = history
-        self.asked_of_history: list[int] = []
-
-    def list_items(self, account: Account, window: Window, http: HttpClient) -> Iterator[ListedItem]:
-        self.history.go_on.set()  # what was on its way may end
-        while len(self.history.asked) < 3:
-            threading.Event().wait(0.01)
-        yield from super().list_items(account, window, http)
-
-    def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:
-        threading.Event().wait(0.3)
-        self.asked_of_history.append(len(self.history.asked))
-        return super().fetch_record(account, item, http)
-
-
 @pytest.fixture
-def history() -> Slow:
-    return Slow([Call(f"old-{number}", START + timedelta(minutes=number)) for number in range(8)])
+def old_calls() -> list[Call]:
+    return [Call(f"old-{number}", START + timedelta(minutes=number)) for number in range(8)]
 
 
-def start(world: World, connector: Demo, **options: Any) -> tuple[threading.Thread, list[dg.ExecuteInProcessResult]]:
-    """Run a job beside the test."""
+@contextmanager
+def a_month_under_way(world: World, connector: Slow) -> Iterator[list[dg.ExecuteInProcessResult]]:
+    """Run a month beside the block, in which it stands at its third call; its result is there afterwards."""
     results: list[dg.ExecuteInProcessResult] = []
-    thread = threading.Thread(target=lambda: results.append(world.run(connector, **options)))
+    thread = threading.Thread(target=lambda: results.append(world.run(connector, month=MONTH)))
     thread.start()
-    return thread, results
+    try:
+        assert connector.reached.wait(LONG)
+        yield results
+        assert results == [], "the month is under way still"
+    finally:
+        connector.go_on.set()
+        thread.join(LONG)
 
 
-def test_a_live_run_gets_its_account_in_the_middle_of_a_month_and_the_month_goes_on(
-    world: World, history: Slow
+def counts_of(result: dg.ExecuteInProcessResult) -> Counts:
+    counts: Counts = result.output_for_node("report").counts
+    return counts
+
+
+def test_a_live_run_imports_what_is_new_while_a_month_of_history_is_under_way(
+    world: World, old_calls: list[Call]
 ) -> None:
     """F46."""
     ana = world.account("ana@example.com")
-    thread, results = start(world, history, month=MONTH)
-    assert history.reached.wait(LONG)
-    news = News(history)
-    live = world.run(news)
-    assert live.success
-    assert live.output_for_node("report").counts == Counts(listed=1, inserted=1)
-    assert news.asked_of_history == [3], "history asks for nothing while the live run has the account"
-    assert world.cursor(ana) is not None
-    thread.join(LONG)
+    history = Slow(old_calls)
+    with a_month_under_way(world, history) as results:
+        live = world.run(Demo([Call("new", datetime.now(UTC) - timedelta(hours=1))]))
+        assert live.success
+        assert counts_of(live) == Counts(listed=1, inserted=1)
+        assert world.recordings() == ["new"]
+        cursor = world.cursor(ana)
+        assert cursor is not None
+        assert [(job["status"], job["error"]) for job in world.jobs()] == [("processing", None), ("completed", None)]
+        assert world.rows("select lane from import_pipeline.leases") == [("history",)]
     assert results[0].success
-    assert results[0].output_for_node("report").counts == Counts(listed=8, inserted=8)
+    assert counts_of(results[0]) == Counts(listed=8, inserted=8)
     assert sorted(world.recordings()) == ["new", *(f"old-{number}" for number in range(8))]
+    assert world.cursor(ana) == cursor, "only live runs move it"
     assert [(job["status"], job["error"]) for job in world.jobs()] == [("completed", None)] * 2
     assert world.rows("select count(*) from import_pipeline.leases") == [(0,)]
     runs = [world.instance.get_run_by_id(run.run_id) for run in (results[0], live)]
@@ -103,19 +100,46 @@ def test_a_live_run_gets_its_account_in_the_middle_of_a_month_and_the_month_goes
     ]
 
 
-def test_a_month_that_waits_too_long_for_what_it_lent_fails_and_is_resumed(
-    world: World, history: Slow, monkeypatch: pytest.MonkeyPatch
+def test_what_both_runs_have_in_hand_at_once_comes_once_and_is_counted_once(
+    world: World, old_calls: list[Call]
 ) -> None:
     world.account("ana@example.com")
-    monkeypatch.setattr("import_pipeline.library.leases.RETURN_WAIT_SECONDS", 0)
-    thread, results = start(world, history, month=MONTH)
-    assert history.reached.wait(LONG)
-    assert world.run(News(history)).success
-    thread.join(LONG)
-    assert not results[0].success
-    again = world.run(history, month=MONTH)
-    assert again.success
-    assert len(world.recordings()) == len(set(world.recordings())) == 9
+    with a_month_under_way(world, Slow(old_calls)) as results:
+        live = world.run(Demo(old_calls))
+        assert counts_of(live) == Counts(listed=8, inserted=8)
+    assert results[0].success
+    assert counts_of(results[0]) == Counts(listed=8, skipped=8)
+    assert world.recordings() == [f"old-{number}" for number in range(8)]
+    assert world.rows("select count(*) from vault_entries") == [(8,)]
+    assert world.rows("select status, run_id, count(*) from import_items group by 1, 2") == [
+        ("imported", live.run_id, 8)
+    ]
+
+
+def test_what_fails_in_a_month_stays_imported_if_the_live_run_had_it(world: World, old_calls: list[Call]) -> None:
+    world.account("ana@example.com")
+    history = Slow([replace(call, error=ItemError("It is damaged.")) for call in old_calls])
+    with a_month_under_way(world, history) as results:
+        assert world.run(Demo(old_calls)).success
+    assert counts_of(results[0]) == Counts(listed=8, skipped=8)
+    assert set(world.statuses().values()) == {"imported"}
+
+
+def test_what_the_live_run_gives_up_a_month_that_has_it_in_hand_still_imports(
+    world: World, old_calls: list[Call]
+) -> None:
+    """The source has stopped listing it in between: it is failed for good, unless its transcript is here already."""
+    world.account("ana@example.com")
+    late = [replace(call, error=NotReadyError("It is being transcribed.")) for call in old_calls]
+    world.run(Demo(late))
+    world.due_now()
+    with a_month_under_way(world, Slow(old_calls)) as results:
+        world.run(Demo([]))
+        assert {status for status, _, message in world.ledger().values() if "no longer lists" in (message or "")} == {
+            "failed"
+        }
+    assert counts_of(results[0]) == Counts(listed=8, inserted=8)
+    assert set(world.statuses().values()) == {"imported"}
 
 
 @pytest.mark.long

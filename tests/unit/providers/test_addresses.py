@@ -261,7 +261,7 @@ class NoBlock:
 
         return Permit(tuple(names), 0.0, 0.0, 0.0, False)
 
-    def settle(self, permit: Any) -> None:
+    def note_answered(self, permit: Any) -> None:
         pass
 
     def block(self, seconds: float, names: Any) -> None:

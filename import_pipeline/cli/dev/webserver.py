@@ -1,7 +1,7 @@
 """The webserver of `import-pipeline dev`: Dagster's own web application behind our guard, as a process of its own.
 
-Started by `services` as `python -m import_pipeline.cli.webserver`, in place of `python -m dagster_webserver`, and told
-by its arguments nothing that others may not know: the key of the sessions lies in the folder of `sign_in`.
+Started by `services` as `python -m import_pipeline.cli.dev.webserver`, in place of `python -m dagster_webserver`, and
+told by its arguments nothing that others may not know: the key of the sessions lies in the folder of `sign_in`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from import_pipeline.cli.address import Address
-from import_pipeline.cli.guard import ROLE, Guard
-from import_pipeline.cli.sign_in import OPERATOR, SignIn
+from import_pipeline.cli.dev.address import Address
+from import_pipeline.cli.dev.guard import ROLE, Guard
+from import_pipeline.cli.dev.http_connections import bounded
+from import_pipeline.cli.dev.sign_in import OPERATOR, SignIn
 
 # What Dagster's own command takes by default.
 _STATEMENT_TIMEOUT_MS, _POOL_RECYCLE_SECONDS, _POOL_MAX_OVERFLOW, _POLL_MS = 15_000, 3600, 20, 2000
@@ -90,7 +91,16 @@ def main(host: str, port: int, workspace_file: str, folder: Path, everybody: str
         with Workspace(instance, target, version=__version__, read_only=True) as workspace:
             app = make_application(workspace, Address.of(host, port), SignIn(folder), everybody)
             # Nothing that a client says of itself is believed: neither whom it stands for nor how it came.
-            uvicorn.run(app, host=host, port=port, log_level="warning", proxy_headers=False, server_header=False)
+            uvicorn.run(
+                app,
+                host=host,
+                port=port,
+                http=bounded(),
+                backlog=100,  # so many connections may come at once
+                log_level="warning",
+                proxy_headers=False,
+                server_header=False,
+            )
 
 
 @asynccontextmanager

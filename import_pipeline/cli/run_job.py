@@ -1,6 +1,6 @@
 """Running the job of a source in this process, with its progress, and what its end means for the exit code.
 
-Progress is read from `sync_jobs`, where every other UI reads it too. What is told of a run is in `running.py` and
+Progress is read from `sync_jobs`, where every other UI reads it too. What is told of a run is in `run_import.py` and
 `backfilling.py`.
 """
 
@@ -26,7 +26,7 @@ from import_pipeline.database.opening import Database
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.defs.jobs import build_import_job
-from import_pipeline.defs.sensors.settling import settle_run
+from import_pipeline.defs.sensors.ended_runs import close_run
 from import_pipeline.errors import ConfigurationError, DatabaseUnavailableError, SourceUnavailableError, by_name, passes
 from import_pipeline.instance.loading import loading
 from import_pipeline.instance.preparing import prepare_instance
@@ -121,7 +121,7 @@ class Execution:
                 self._cancel(run_id)
                 raise KeyboardInterrupt from None
             except Exception as error:  # what Dagster raises when its storage is gone has no class in common
-                self._settle(run_id)
+                self._close_rows(run_id)
                 raise DatabaseUnavailableError(
                     f"The run broke off because Dagster could not keep its events ({type(error).__name__}). What was "
                     "imported stays; the same command goes on from there."
@@ -133,23 +133,23 @@ class Execution:
             self._cancel(run_id)
             raise KeyboardInterrupt
         if not result.success:  # a step that broke leaves the rows open
-            self._settle(run_id)
+            self._close_rows(run_id)
         return Ended(run_id, result.success, causes)
 
     def _cancel(self, run_id: str) -> None:
         """Close an interrupted run, also for Dagster, which takes an interrupt by anybody but itself for a failure."""
-        self._settle(run_id, cancelled=True)
+        self._close_rows(run_id, cancelled=True)
         run = self._instance.get_run_by_id(run_id)
         if run is not None and run.status != dg.DagsterRunStatus.CANCELED:
             self._instance.report_run_canceled(run, "Cancelled by Ctrl-C on the command line.")
 
-    def _settle(self, run_id: str, *, cancelled: bool = False) -> None:
+    def _close_rows(self, run_id: str, *, cancelled: bool = False) -> None:
         """Close the rows of a run that ended early, if the database can be reached; else the next run closes them."""
         with suppress(DatabaseUnavailableError, psycopg.Error):
             if self._database.server is not None:
                 self._database.server.ensure_running()
             with self._database.connect() as conn:
-                settle_run(conn, run_id, cancelled=cancelled)
+                close_run(conn, run_id, cancelled=cancelled)
 
 
 @contextmanager

@@ -21,11 +21,11 @@ def coverage(source: str, month: str, user: str | None, as_json: bool) -> None:
     Only the listing is asked for, nothing is imported. Exits with 1 if a call is missing or has failed.
     """
     from import_pipeline.connectors.base import get_connector
+    from import_pipeline.database.tenancy import database_time
     from import_pipeline.errors import ConfigurationError, ItemError, SourceUnavailableError, class_of, passes
     from import_pipeline.library.accounts import find_accounts
     from import_pipeline.library.clients import Storage
     from import_pipeline.stages.coverage import compare_account, parse_month
-    from import_pipeline.stages.run import database_time
 
     connector = get_connector(source)
     if not connector.partitioned:
