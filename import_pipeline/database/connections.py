@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq.abc import PGconn
+from psycopg.waiting import Ready, Wait
 
 from import_pipeline.database.sql import query
 
@@ -136,6 +138,23 @@ def pipeline_of(conn: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
             raise
     if first is not None:
         raise first
+
+
+def sync(conn: psycopg.Connection[Any], pending: psycopg.Pipeline | None) -> None:
+    """Wait for the answers to all that was executed within `pipeline_of`.
+
+    The end of the block waits as well, but with a message after which the server's timeout for idle transactions does
+    not apply. `Pipeline.sync` alone does not send the rest of a large statement, for which the server waits.
+    """
+    if pending is not None:
+        conn.wait(_send(conn.pgconn))
+        pending.sync()
+
+
+def _send(connection: PGconn) -> Generator[Wait, Ready | int, None]:
+    while connection.flush():
+        if (yield Wait.RW) & Ready.R:
+            connection.consume_input()
 
 
 def prepares(conn: psycopg.Connection[Any]) -> bool | None:

@@ -92,27 +92,27 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
 
 
 @contextmanager
-def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
+def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[psycopg.Pipeline | None]:
     """Do what `acting_as` does, but send all of it at once and wait for its end once.
 
     Only if the connection is idle and in autocommit; else it is `acting_as`. For a statement or two: over a slow line
     each turn would cost as much as the question, and others wait for the locks of a transaction until our word to
-    commit arrives. Results are read after the block, in which nothing may ask for one.
+    commit arrives. Results are read after the block, or in it after `connections.sync` with what it yields.
 
     Raises:
         ConfigurationError: As `acting_as`.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE or not conn.autocommit:
         with acting_as(conn, user_id):
-            yield
+            yield None
         return
     settings = _settings(conn, user_id)
     try:
-        with pipeline_of(conn):
-            conn.execute("begin")
+        with pipeline_of(conn) as pending:
+            conn.execute("BEGIN")
             _act(conn, settings)
-            yield
-            conn.execute("commit")
+            yield pending
+            conn.execute("COMMIT")
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
         _roll_back(conn)
         with acting_as(conn, user_id):  # which says so if it was not the statement

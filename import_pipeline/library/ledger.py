@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -107,6 +107,13 @@ def record_outcomes(
         counted: Keys that an earlier part of the same batch has counted as inserted, to which this call adds its own;
             a copy of one of them counts as skipped.
     """
+    return send_outcomes(conn, account, run_id, written)(set() if counted is None else counted)
+
+
+def send_outcomes(
+    conn: _Connection, account: Account, run_id: str, written: Sequence[Written]
+) -> Callable[[set[str]], Counts]:
+    """Do what `record_outcomes` does, and return what counts; within `pipeline_of` nothing is waited for."""
     replaced = [
         one.outcome.item.provisional_id
         for one in written
@@ -118,27 +125,28 @@ def record_outcomes(
         rows.setdefault(row_values["external_id"], row_values)
     rows = dict(sorted(rows.items()))  # always in the same order: two transactions cannot wait for each other
     account_of = {"user_id": account.user_id, "source_app": account.source_app}
-    # No row: it is imported already, and this attempt came to less.
-    now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
+    cursor = conn.cursor(row_factory=tuple_row)
     if rows:
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            parameters = columns(list(rows.values())) | account_of
-            cursor.execute(query("record_outcomes"), parameters, prepare=prepares(conn))
-            now |= {key: (status, run) for key, status, run in cursor}
+        cursor.execute(query("record_outcomes"), columns(list(rows.values())) | account_of, prepare=prepares(conn))
     if replaced:
         conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": replaced})
-    statuses = Counter(status for status, _ in now.values())
-    inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id}
-    inserted -= set() if counted is None else counted
-    if counted is not None:
+
+    def count(counted: set[str]) -> Counts:
+        # No row: it is imported already, and this attempt came to less.
+        now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
+        now |= {key: (status, run) for key, status, run in (cursor if rows else ())}
+        statuses = Counter(status for status, _ in now.values())
+        inserted = {key for key, (status, run) in now.items() if status == "imported" and run == run_id} - counted
         counted |= inserted
-    return Counts(
-        inserted=len(inserted),
-        skipped=statuses["imported"] - len(inserted) + len(written) - len(rows),
-        waiting=statuses["waiting"],
-        failed=statuses["failed"],
-        ignored=statuses["ignored"],
-    )
+        return Counts(
+            inserted=len(inserted),
+            skipped=statuses["imported"] - len(inserted) + len(written) - len(rows),
+            waiting=statuses["waiting"],
+            failed=statuses["failed"],
+            ignored=statuses["ignored"],
+        )
+
+    return count
 
 
 def count_run(conn: _Connection, user_id: UUID, source_app: str, run_id: str) -> Counts:

@@ -14,19 +14,17 @@ from typing import Any
 
 import dagster as dg
 import psycopg
-from psycopg.rows import tuple_row
 
-from import_pipeline.database.connections import prepares
 from import_pipeline.database.errors import classify, describe_database_error, explain_refusal, is_about_every_row
-from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import AccountLockedError
 from import_pipeline.library.destinations import Destinations
-from import_pipeline.library.leases import LeaseKeeper, LeaseLostError
+from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.library.ledger import Written, next_attempt_at, record_outcomes
 from import_pipeline.library.sync_jobs import progress_of
 from import_pipeline.pipeline import add_missing_vault_entries, write_recordings
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
+from import_pipeline.stages.chunk import advance, hold_account
 from import_pipeline.stages.new_calls import write_new
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import Outcomes, lineage, root_run_id
@@ -68,7 +66,7 @@ def insert(
             counts += written
             without_vault_entry += unvaulted
             del chunk  # before the next one is read
-        # Last, so that a repetition of this step does not count what was settled before it once more.
+        # Last, so that a repetition of this step does not count once more what was decided before it.
         _advance_by_decided(postgres, account, batch.batch.counts)
     mapping_key = context.get_mapping_key()
     if mapping_key is not None:
@@ -138,13 +136,14 @@ def write_outcomes(
 def _write_chunk(
     conn: psycopg.Connection[Any], account: Account, run_id: str, outcomes: Sequence[Outcome], counted: set[str]
 ) -> tuple[Counts, int]:
+    new = write_new(conn, account, run_id, outcomes, counted)
+    if new is not None:
+        return new, 0
     with acting_as(conn, account.user_id):
-        now = _hold_account(conn, account)
-        counts, unvaulted = write_new(conn, account, run_id, outcomes, counted), 0
-        if counts is None:
-            counts, unvaulted = _write_with_care(conn, account, run_id, outcomes, counted, now)
+        now = hold_account(conn, account)
+        counts, unvaulted = _write_with_care(conn, account, run_id, outcomes, counted, now)
         with progress_of(account, conn):
-            _advance(conn, account, len(outcomes), counts.skipped)
+            advance(conn, account, len(outcomes), counts.skipped)
     return counts, unvaulted
 
 
@@ -206,27 +205,6 @@ def _write_together(
     return written
 
 
-def _hold_account(conn: psycopg.Connection[Any], account: Account) -> datetime:
-    """Keep the account from being removed until the end of the transaction, and return the database's time.
-
-    Raises:
-        LeaseLostError: The account was removed, and with it, perhaps, everything of its user: nothing may be written
-            again.
-        AccountLockedError: Somebody has locked its row, perhaps to remove it.
-    """
-    parameters = {"id": account.id, "user_id": account.user_id}
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute(query("hold_account"), parameters, prepare=prepares(conn)).fetchone()
-    if row is None:
-        raise LeaseLostError(
-            "This account was removed while a run worked on it; what the run had not committed is lost."
-        )
-    if row[0] is None:
-        raise AccountLockedError
-    now: datetime = row[0]
-    return now
-
-
 def _judge(outcome: Ready, result: InsertResult, now: datetime) -> Written:
     if result.recording_id is None:
         error_class = result.error_class or "bug"
@@ -241,12 +219,4 @@ def _advance_by_decided(postgres: PostgresResource, account: Account, counts: Co
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
         with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
-            _advance(conn, account, done, counts.skipped)
-
-
-def _advance(conn: psycopg.Connection[Any], account: Account, done: int, skipped: int) -> None:
-    conn.execute(
-        query("advance_sync_job"),
-        {"id": account.sync_job_id, "user_id": account.user_id, "done": done, "skipped": skipped},
-        prepare=prepares(conn),
-    )
+            advance(conn, account, done, counts.skipped)

@@ -10,15 +10,17 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline.database.connections import pipeline_of, set_locally
+from import_pipeline.database.connections import set_locally, sync
 from import_pipeline.database.errors import is_about_every_row
 from import_pipeline.database.sql import columns, query
+from import_pipeline.database.tenancy import acting_at_once
 from import_pipeline.errors import ItemError
 from import_pipeline.library.destinations import Destinations
-from import_pipeline.library.ledger import Written, record_outcomes
+from import_pipeline.library.ledger import Written, send_outcomes
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.pipeline import columns_of, cut_parts, recording_row
 from import_pipeline.records import Account, Counts, Known, Outcome, Ready
+from import_pipeline.stages.chunk import advance, hold_account
 
 
 def write_new(
@@ -29,7 +31,7 @@ def write_new(
     If one is not, it is not written, and the ledger's reference to it makes the database refuse the chunk.
 
     Args:
-        conn: In a transaction in the owner's name.
+        conn: An idle connection.
         account: Whose items these are.
         run_id: Root run id.
         outcomes: What became of them.
@@ -42,19 +44,20 @@ def write_new(
         return None
     counted_now = set(counted)
     try:
-        rows = _rows_of(Destinations(conn, account.user_id), outcomes)
-        written = [
-            Written(outcome, rows[position]["id"] if position in rows else None)
-            for position, outcome in enumerate(outcomes)
-        ]
-        with conn.transaction(), pipeline_of(conn):
+        with acting_at_once(conn, account.user_id) as pending:
+            rows = _rows_of(Destinations(conn, account.user_id), outcomes)
+            hold_account(conn, account, pending)
+            written = [
+                Written(outcome, rows[position]["id"] if position in rows else None)
+                for position, outcome in enumerate(outcomes)
+            ]
             # Otherwise each statement would be planned for its own arrays, and all texts copied once more for that.
             set_locally(conn, plan_cache_mode="force_generic_plan")
-            _send_rows(conn, list(rows.values()))
-            counts = record_outcomes(conn, account, run_id, written, counted_now)
-            # What the owner put off until the commit is judged now, while the chunk can still be written with care.
-            conn.execute(query("judge_constraints"))
-            conn.execute(query("defer_constraints"))
+            _send_rows(conn, pending, list(rows.values()))
+            count = send_outcomes(conn, account, run_id, written)
+            sync(conn, pending)
+            counts = count(counted_now)
+            advance(conn, account, len(outcomes), counts.skipped)
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
             raise
@@ -82,11 +85,13 @@ def _rows_of(destinations: Destinations, outcomes: Sequence[Outcome]) -> dict[in
     return rows
 
 
-def _send_rows(conn: psycopg.Connection[Any], rows: list[dict[str, Any]]) -> None:
+def _send_rows(conn: psycopg.Connection[Any], pending: psycopg.Pipeline | None, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     rows.sort(key=lambda row: (row["source_app"], row["external_id"]))  # as `write_recordings`, for the same reason
-    for part in cut_parts(rows):
+    for number, part in enumerate(cut_parts(rows)):
+        if number:  # a server that waits for long for the next part must be able to end the transaction
+            sync(conn, pending)
         conn.execute(query("insert_recordings"), columns_of(part), prepare=True)
     entries: list[dict[str, UUID]] = [{"vault_id": row["vault_id"], "recording_id": row["id"]} for row in rows]
     conn.execute(query("insert_vault_entries"), columns(entries), prepare=True)

@@ -254,14 +254,14 @@ def test_what_a_run_writes_at_the_very_moment_is_waited_for_and_erased(
     writes, goes_on = threading.Event(), threading.Event()
 
     def insert_slowly(*arguments: Any) -> Any:
-        from import_pipeline.library.ledger import record_outcomes
+        from import_pipeline.library.ledger import send_outcomes
 
-        results = record_outcomes(*arguments)
+        results = send_outcomes(*arguments)
         writes.set()
         assert goes_on.wait(30)
         return results
 
-    monkeypatch.setattr(sys.modules["import_pipeline.stages.new_calls"], "record_outcomes", insert_slowly)
+    monkeypatch.setattr(sys.modules["import_pipeline.stages.new_calls"], "send_outcomes", insert_slowly)
     with psycopg.connect(world.url, autocommit=True) as conn, psycopg.connect(world.url, autocommit=True) as other:
         account, late = outcome_of(ana, ensure_account(conn, ana.id, "demo"), world)
         writer = threading.Thread(target=write_outcomes, args=(other, account, "awake", [late]))

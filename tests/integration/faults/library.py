@@ -35,7 +35,7 @@ SECRETS = ("fathom-test-key", "s3cr3t-password")
 GREEN = "it was green: it found another connection"
 MOMENTS = {
     "while transcripts are fetched": "import_pipeline.stages.transform.transform_item",
-    "inside the transaction": "import_pipeline.stages.new_calls.record_outcomes",
+    "inside the transaction": "import_pipeline.stages.new_calls.send_outcomes",
     "before recordings are sent": "import_pipeline.stages.new_calls._send_rows",
 }
 """What is called at which moment: the fault comes just before one of the calls."""

@@ -112,7 +112,7 @@ def test_a_connection_that_says_nothing_any_more_is_given_up(
         "import_pipeline.database.tenancy.IDLE_IN_TRANSACTION_SECONDS", 1
     )  # the server does not notice either
     chosen = [point for point in turns(points) if point.sender == "server"]
-    for point in (chosen[1], chosen[len(chosen) // 2], chosen[-1]):
+    for point in chosen:  # wherever it is, the server must end the transaction and let its locks go
         said = meet(proxy, open_library(), few_files, number, point, "stall")
         assert said is None or "has not answered for 5 seconds" in said
 

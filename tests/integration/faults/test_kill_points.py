@@ -57,7 +57,7 @@ def test_a_run_that_is_killed_between_its_two_writes_is_taken_over(
     killable: Killable, open_library: OpenLibrary, few_files: Path
 ) -> None:
     points = number_points(killable, open_library(), few_files)
-    for point in ("call of library/ledger.py record_outcomes", "return of stages/insert.py _write_chunk"):
+    for point in ("call of library/ledger.py send_outcomes", "return of stages/insert.py _write_chunk"):
         kill_at(killable, open_library(), few_files, points, points.index(point) + 1)
 
 

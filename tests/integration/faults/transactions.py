@@ -14,6 +14,7 @@ from proxy import Action, Event, Side
 _INSERT = b"insert into public.recordings"
 _COMMIT = b"COMMIT\x00"
 _BEGINNINGS = {("Q", b"BEGIN\x00"), ("P", b"\x00BEGIN\x00\x00\x00")}  # alone, and in a pipeline
+_COMMITS = {_COMMIT, b"\x00COMMIT\x00\x00\x00"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Transactions:
             return None
         points, texts = self.found[number - 1]
         position = 1 + sum(each.sender == event.sender for each in points)
-        point = Point(event.sender, position, event.kind, is_commit=event.data[5:] == _COMMIT)
+        point = Point(event.sender, position, event.kind, is_commit=event.data[5:] in _COMMITS)
         points.append(point)
         texts.append(event.data)
         is_over = event.sender == "server" and event.kind == "Z" and any(_COMMIT in text for text in texts)
