@@ -16,6 +16,7 @@ import dagster as dg
 import psycopg
 
 from import_pipeline.database.errors import classify, describe_database_error, explain_refusal, is_about_every_row
+from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import AccountLockedError
 from import_pipeline.library.destinations import Destinations
