@@ -60,13 +60,14 @@ def open_session(
 
 
 def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
+    from import_pipeline.connectors.file_upload.fences import is_address
     from import_pipeline.library.accounts import create_user, find_user
 
     email = user or default_user()
     try:
         return find_user(conn, email)
     except UnknownUserError:
-        if "@" not in email:
+        if not is_address(email):
             raise ConfigurationError(f"{email!r} is not an e-mail address.") from None
         with database.connect_as_owner() as owner:
             user_id = create_user(owner, email)

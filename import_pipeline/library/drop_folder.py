@@ -21,7 +21,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import tuple_row
 
-from import_pipeline.connectors.file_upload.fences import Fence, Reach, names_of_user, own_fences
+from import_pipeline.connectors.file_upload.fences import Fence, Reach, is_address, names_of_user, own_fences
 from import_pipeline.connectors.file_upload.files import display_path, find_files, is_unfinished, path_as_text, to_path
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import acting_as
@@ -184,7 +184,7 @@ def find_drop_accounts(
 
 
 def _find_user(conn: _Connection, user: str, *, creates_users: bool) -> UUID:
-    if "@" not in user:  # an id is no address, and has many spellings
+    if not is_address(user):  # nor is an id, which has many spellings
         raise UnknownUserError
     try:
         return find_user(conn, user)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from import_pipeline.errors import ItemError
+from import_pipeline.json_bounds import has_too_many_values
 from import_pipeline.records import JsonObject
 
 DEEPEST = 200
@@ -27,9 +28,11 @@ def parse_json(content: bytes) -> Any:
     Bytes that are no text become U+FFFD, numbers of thousands of digits infinite, what is nested beyond `DEEPEST` null.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: It is no JSON, or too much of it for the memory.
     """
     text = content.decode(json.detect_encoding(content), "replace")
+    if has_too_many_values(text):
+        raise ValueError("It holds too many values.")
     try:
         return json.loads(text, parse_int=_parse_whole)
     except RecursionError:

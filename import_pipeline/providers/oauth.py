@@ -32,6 +32,7 @@ from import_pipeline.providers.http import HttpClient
 DEFAULT_PORT = 8765
 CONSENT_SECONDS = 300.0
 _SECONDS_IF_UNSAID = 3600.0
+_LONGEST_TOKEN_ANSWER = 100_000
 _MAX_CONNECTIONS = 100
 _SECRET = ("client_secret", "access_token", "refresh_token", "code", "code_verifier")
 
@@ -176,8 +177,9 @@ def _ask_for_token(
         except HttpError as error:  # after all attempts; what we hold may still be good
             raise SourceUnavailableError(f"No access token could be had: {error}") from None
     asked_at = time.time()
+    content = response.content[:_LONGEST_TOKEN_ANSWER]
     try:
-        answer = json.loads(response.content)
+        answer = json.loads(content)
         problem = answer.get("error")
     except (ValueError, AttributeError, RecursionError):
         answer, problem = {}, None

@@ -113,6 +113,14 @@ def deadline(seconds: float, patience: Patience | None = None) -> Iterator[None]
         _present.ends_at = _present.patience = None
 
 
+def require_time() -> None:
+    """Raise what a request of this thread would raise now: for work between requests that nothing else interrupts."""
+    _remaining(None, httpx.ReadTimeout)
+    patience: Patience | None = getattr(_present, "patience", None)
+    if patience is not None:
+        patience.check()
+
+
 def bound_total_time(client: httpx.Client, choose: Choose | None = None) -> None:
     """Make a client obey `deadline`, also through a proxy of the environment.
 

@@ -162,6 +162,7 @@ def _open_account(
             command = f"import-pipeline connect {connector.source_app}"
             problem = ConfigurationError(f"Nothing says what to import: give `{command}` {connector.addresses}.")
     metadata = {"source_app": found.source_app, "account_id": str(found.id), "run_id": run_id, "options": options}
+    shown = one_line(found.label)
     with (
         storage.connect() as conn,
         acting_as(conn, found.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
@@ -173,7 +174,7 @@ def _open_account(
             id=found.id,
             user_id=found.user_id,
             source_app=found.source_app,
-            label=one_line(found.label),
+            label=shown if shown == found.label else f"{shown} ({found.user_id})",
             opened_at=opened_at,
             last_sync_at=found.last_sync_at,
             options=options,

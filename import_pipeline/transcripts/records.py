@@ -46,7 +46,7 @@ def read_records(data: bytes) -> list[dict[str, Any]] | None:
             raise TranscriptError(f"is JSON of more than {MAX_OBJECTS:,} objects")
         return dict(pairs)
 
-    content = parse(file, data, keep)
+    content = parse(file, keep)
     if isinstance(content, dict):
         return [content] if _is_record(content) else None
     if not isinstance(content, list) or not any(isinstance(entry, dict) and _is_record(entry) for entry in content):

@@ -74,7 +74,7 @@ class _Hook:
         if not kept:
             return None
         person = kept.keys() <= _PERSON
-        self.others += 1 if person else 4
+        self.others += (1 if person else 4) + sum(map(_values_in, kept.values()))
         if self.others > MAX_OTHERS:
             raise TranscriptError(UNKNOWN_JSON)
         return _speaker({"speaker": kept}) if person else kept
@@ -85,6 +85,13 @@ class _Hook:
         if "speaker" in entry and "confidence" in entry and isinstance(word, str):
             start, end = milliseconds(entry.get("start")), milliseconds(entry.get("end"))
             self.words.add(_speaker(entry), word, start, end)
+
+
+def _values_in(value: Any) -> int:
+    """Count what an array holds besides segments and objects, which are counted by themselves."""
+    if not isinstance(value, list):
+        return 0
+    return sum(1 + _values_in(each) for each in value if each is not None and not isinstance(each, (_Segment, dict)))
 
 
 def _times(entry: dict[str, Any]) -> tuple[float, float]:
@@ -134,7 +141,7 @@ def read_speech_json(file: TextFile, data: bytes, about: dict[str, Any], notes: 
         One turn per segment, and the format.
     """
     hook = _Hook()
-    content = parse(file, data, hook)
+    content = parse(file, hook, drops_objects=True)
     turns = Turns()
     form, milli = _form_of(content)
     segments = _find(content, 0)

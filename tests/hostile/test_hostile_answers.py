@@ -101,6 +101,26 @@ def test_what_is_no_json_stays_an_error(text: str) -> None:
         parse_json(text.encode())
 
 
+@pytest.mark.parametrize("item", ["[]", "{}", "1", '"ā"', '{"a":{}}', "[1,{}]", '"}"', r'"\""'])
+def test_json_of_more_values_than_fit_into_the_memory_is_refused_before_it_is_parsed(
+    item: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'{{"items":[{",".join([item] * 3_000_000)}]}}'
+    monkeypatch.setattr(fields.json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    for content in (text.encode(), text.encode("utf-16")):
+        with pytest.raises(ValueError, match="too many"):
+            parse_json(content)
+
+
+def test_twenty_megabytes_of_what_people_say_are_read() -> None:
+    said = {
+        "speaker": {"display_name": "Ana", "email": None},
+        "text": 'Well, "yes", {no}, [maybe]. ' * 5,
+        "at": "00:00",
+    }
+    assert len(parse_json(json.dumps([said] * 100_000).encode())) == 100_000
+
+
 def test_numbers_without_end_are_infinite() -> None:
     digits = "9" * 5_000
     value = parse_json(f'{{"a": {digits}, "b": -{digits}, "c": 1e400, "d": {digits}.5, "e": {"9" * 4_000}}}'.encode())

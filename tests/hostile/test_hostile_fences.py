@@ -15,17 +15,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
+import tenants
 from commands import VTT
 
 from import_pipeline.connectors.file_upload import FileUpload, fences
 from import_pipeline.connectors.file_upload.fences import Fence, NotPermittedError, Reach, RefusedError, names_of_user
-from import_pipeline.connectors.file_upload.files import ids_of_file, path_to_uri
+from import_pipeline.connectors.file_upload.files import ids_of_file, path_as_text, path_to_uri
 from import_pipeline.errors import ConfigurationError, ItemError
+from import_pipeline.library.accounts import ensure_account
+from import_pipeline.library.clients import Storage
 from import_pipeline.library.drop_folder import scan_drop_folder
+from import_pipeline.library.leases import LeaseKeeper
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, Failed, ListedItem, NewItem, Ready, SharedFolder
+from import_pipeline.stages.connect import open_accounts
 from import_pipeline.stages.listing import list_items
+from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.transform import transform_item
 
 SECRET = VTT.format(text="Nobody may read this.")
@@ -280,6 +287,23 @@ def test_a_users_items_come_from_his_own_folder_only(source: FileUpload, drop: P
     by_id = mine.parent.parent.rename(drop / str(of.user_id))
     (said,) = import_all(source, replace(of, options={"paths": [str(by_id / "week")]}))
     assert "This is Ana's." in said
+
+
+@pytest.mark.parametrize("name", [" {}", "{}\n", "{}.", "\u200b{}", "{}\u2028", "\t{} "], ids=repr)
+def test_a_user_whose_address_looks_like_another_on_a_page_reads_nothing_of_theirs(
+    name: str, drop: Path, mine: Path, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    conn.autocommit = True
+    user = tenants.make_user(conn, name.format("ana@example.com"))
+    ensure_account(conn, user.id, "file-upload", user.email)
+    options: dict[str, Any] = {"again": [path_as_text(mine)]}
+    storage = Storage(PostgresResource(url=database_url).connection, is_embedded=False)
+    (opened,) = open_accounts(
+        UI, storage, [str(user.id)], options, LeaseKeeper(storage.connect, "run", "live", lambda _: True)
+    )
+    assert opened.label.isprintable()
+    (item,) = listing(UI, opened)
+    assert outcome(UI, opened, item) == "reason: The file lies in the drop folder, but not in the folder of this user."
 
 
 def test_the_drop_folder_as_a_whole_is_nobodys(drop: Path, mine: Path) -> None:

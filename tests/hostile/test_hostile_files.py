@@ -328,6 +328,20 @@ def test_a_folder_is_the_user_whose_address_it_has_and_nobody_elses(
     assert "\n" not in explained
 
 
+NO_ADDRESSES = [
+    " mallory@example.com", "mallory@example.com ", "eve@example.com\nx", "mal\u200blory@example.com", "@", "a@b@c",
+    "mallory@", "@example.com", "mal lory@example.com", "mallory@example.com\u202e", "mallory@example.com.",
+    "x@" + "y" * 240, "mallory@\ufffd.example", "mallory@example.com\u2028",
+]  # fmt: skip
+
+
+def test_a_folder_whose_name_is_no_clean_address_makes_no_user_and_is_told(conn: psycopg.Connection[Any]) -> None:
+    conn.autocommit = True
+    found = find_drop_accounts(conn, "file-upload", [*NO_ADDRESSES, "Zoë+x@bücher.example"], creates_users=True)
+    assert {name for name, account in found.items() if isinstance(account, str)} == set(NO_ADDRESSES)
+    assert not isinstance(found["Zoë+x@bücher.example"], str)
+
+
 @pytest.mark.parametrize("creates_users", [False, True])
 def test_a_folder_with_the_kelvin_sign_is_not_kates(conn: psycopg.Connection[Any], creates_users: bool) -> None:
     """Attack A12."""

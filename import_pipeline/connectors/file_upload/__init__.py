@@ -19,6 +19,7 @@ from import_pipeline.connectors.file_upload.fences import (
     Fence,
     NotPermittedError,
     Reach,
+    is_address,
     names_of_user,
     own_fences,
 )
@@ -147,7 +148,8 @@ class FileUpload(Connector):
             for shared in account.shared_folders
             if shared.is_dropped or with_uploads
         )
-        names = names_of_user(account.label, str(account.user_id))
+        # A label is made for people: where it is not the address as it is, it is no address either.
+        names = names_of_user(*filter(is_address, [account.label]), str(account.user_id))
         return Reach((*own_fences(with_uploads=with_uploads), *known), names, self._is_of_command)
 
     def fetch_record(self, account: Account, item: ListedItem, http: HttpClient) -> ConnectorRecord:

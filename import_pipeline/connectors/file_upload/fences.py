@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ UPLOAD_FOLDERS = "IMPORT_PIPELINE_UPLOAD_FOLDERS"
 
 IS_LINK = "is a link or lies behind one, and links are not followed here"
 _LONGEST_PATH = 4096
+_LONGEST_ADDRESS = 200
 _MOST_LINKS = 40
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -267,6 +269,16 @@ ANYWHERE = Reach(is_anywhere=True)
 def names_of_user(*names: str) -> frozenset[str]:
     """Return what the folder of a user may be called, given their address and id; case does not matter."""
     return frozenset(map(_ascii_lower, names))
+
+
+def is_address(text: str) -> bool:
+    """Say whether a text is an e-mail address that looks like what it is: only such a one names a user's folder."""
+    return (
+        re.fullmatch(r"[^@\s]+@[^@\s]*[^@\s.]", text) is not None
+        and text.isprintable()
+        and "\ufffd" not in text  # which stands for bytes that are no text
+        and len(text) <= _LONGEST_ADDRESS
+    )
 
 
 def drop_folder() -> Path | None:

@@ -10,6 +10,7 @@ import httpx
 
 from import_pipeline.errors import HttpError
 from import_pipeline.providers.fields import parse_json
+from import_pipeline.providers.timeouts import require_time
 from import_pipeline.records import JsonObject
 
 _OF_THE_WIRE = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -35,7 +36,7 @@ def read_whole(response: httpx.Response, max_bytes: int, asked: str) -> httpx.Re
             raise too_large
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding == "gzip":
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        with gzip.GzipFile(fileobj=_Timed(body)) as file:
             body = bytearray(file.read(max_bytes + 1))
     elif encoding != "identity":
         raise HttpError(f"{asked} in an encoding that was not asked for.")
@@ -47,6 +48,14 @@ def read_whole(response: httpx.Response, max_bytes: int, asked: str) -> httpx.Re
     return whole
 
 
+class _Timed(io.BytesIO):
+    """Asks before each piece whether there is time: millions of empty members unpack to nothing, for a long time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        require_time()
+        return super().read(size)
+
+
 def read_object(response: httpx.Response) -> JsonObject:
     """Return the JSON object that an answer holds.
 
@@ -56,7 +65,7 @@ def read_object(response: httpx.Response) -> JsonObject:
     try:
         answer: Any = parse_json(response.content)
     except ValueError:
-        raise ValueError("something that is not JSON") from None
+        raise ValueError("something that is not JSON, or more than fits into the memory") from None
     if not isinstance(answer, dict):
         raise ValueError(f"a JSON {type(answer).__name__} where an object belongs")
     return answer

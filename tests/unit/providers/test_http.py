@@ -462,6 +462,7 @@ SLOW = {
     "body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n", b" " * 199),
     "chunks": drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 40),
     "hung": saying(b"", pause=10.0),
+    "packs of nothing": saying(ok(gzip.compress(b"") * 2_000_000, "Content-Encoding: gzip")),
 }
 
 
