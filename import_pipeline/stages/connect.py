@@ -130,7 +130,7 @@ def open_accounts(
         refused = leases.take([account.id for account in found], wait_seconds)
         if retries_failed:
             for account in found:
-                with storage.connect() as conn, acting_as(conn, account.user_id):
+                with storage.connect() as conn, acting_as(conn, account.user_id, writes=("import_items",)):
                     retry_failures(conn, account.user_id, account.source_app, run_id)
         return [
             replace(
@@ -165,7 +165,7 @@ def _open_account(
     shown = one_line(found.label)
     with (
         storage.connect() as conn,
-        acting_as(conn, found.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
+        acting_as(conn, found.user_id, writes=("sync_jobs",), lock_seconds=ACCOUNT_LOCK_SECONDS),
         conn.cursor(row_factory=tuple_row) as cursor,
     ):
         cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})

@@ -12,14 +12,18 @@ import psycopg
 import pytest
 import tenants
 from commands import Shell
-from connectors.demo import START
+from connectors.demo import START, Demo
 from psycopg.rows import tuple_row
+from world import World, calls, problem_of
 
 from import_pipeline import ConnectorRecord
 from import_pipeline.database import audit, migrations
 from import_pipeline.database.planted import TENANCY_TABLES, find_planted_triggers, require_nothing_planted
+from import_pipeline.database.tenancy import acting_as, acting_at_once
 from import_pipeline.errors import PlantedTriggerError
 from import_pipeline.pipeline import insert_recordings
+from import_pipeline.records import Account, ListedItem
+from import_pipeline.stages import insert
 
 Connection = psycopg.Connection[Any]
 
@@ -96,10 +100,10 @@ HARMLESS = {
 
 
 @pytest.fixture
-def migrated(installed: str) -> Iterator[str]:
+def migrated(installed: str) -> str:
     with psycopg.connect(installed) as conn:
         migrations.apply(conn)
-    yield installed
+    return installed
 
 
 def test_whose_code_a_trigger_runs_is_judged_alike_for_runs_and_for_the_audit(migrated: str) -> None:
@@ -135,15 +139,19 @@ $$
 """
 
 
+def plant(session: Connection, when: str, table: str) -> None:
+    session.execute(
+        f"create trigger steal {when} on {table} for each row execute function pg_temp.take_over()"  # type: ignore[arg-type]
+    )
+
+
 @contextmanager
 def planted(url: str, when: str, table: str) -> Iterator[None]:
     """A trigger of a user who is logged in, with a function that makes a table with the rights of who writes."""
     with psycopg.connect(admins(url), autocommit=True) as session:
         session.execute("set session authorization authenticated")
         session.execute(TAKE_OVER)
-        session.execute(
-            f"create trigger steal {when} on {table} for each row execute function pg_temp.take_over()"  # type: ignore[arg-type]
-        )
+        plant(session, when, table)
         yield
         session.execute("reset session authorization")
         session.execute(f"drop trigger steal on {table}")  # type: ignore[arg-type]
@@ -154,6 +162,70 @@ def everything(conn: Connection) -> list[Any]:
         conn.execute(f"select md5(string_agg(t::text, '|' order by t::text)) from {table} as t").fetchone()
         for table in ("public.recordings", "public.vault_entries", "public.sync_jobs", "public.activity")
     ]
+
+
+# -- What is planted when the run has begun ---------------------------------------------------------------------------
+
+
+class Planting(Demo):
+    """A source at whose nth call a user who is logged in plants their trigger."""
+
+    def __init__(self, number: int, session: Connection, table: str) -> None:
+        super().__init__(calls(3))
+        self.number, self.session, self.table = number, session, table
+
+    def fetch_record(self, account: Account, item: ListedItem, http: Any) -> ConnectorRecord:
+        if len(self.asked) == self.number:
+            plant(self.session, "before insert or update", self.table)
+        return super().fetch_record(account, item, http)
+
+
+@pytest.mark.parametrize("table", ["recordings", "vault_entries", "import_items", "sync_jobs"])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_trigger_that_is_planted_after_a_run_began_never_runs_and_the_run_fails_for_it(
+    world: World, table: str, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_fast:
+        monkeypatch.setattr(insert, "write_new", lambda *_: None)
+    world.account("ana@example.com")
+    world.do(f"grant trigger on {table} to authenticated")
+    with psycopg.connect(admins(world.url), autocommit=True) as session:
+        session.execute("set session authorization authenticated")
+        session.execute(TAKE_OVER)
+        run = world.run(Planting(1, session, f"public.{table}"))
+        assert not run.success
+        failed = next(event.step_key for event in run.all_events if event.is_step_failure)
+        assert f"the trigger steal on public.{table} is there" in problem_of(run, failed)
+        assert world.rows("select count(*), to_regclass('public.taken_over') from recordings") == [(0, None)]
+    assert world.run(Demo(calls(3))).success
+    assert len(world.recordings()) == 3
+
+
+@pytest.mark.parametrize("act", [acting_as, acting_at_once])
+def test_nobody_can_plant_a_trigger_while_a_transaction_writes(world: World, act: Any) -> None:
+    ana = world.account("ana@example.com")
+    with (
+        psycopg.connect(world.url, autocommit=True) as conn,
+        psycopg.connect(admins(world.url), autocommit=True) as session,
+    ):
+        session.execute(TAKE_OVER)
+        session.execute("set lock_timeout = '100ms'")
+        with act(conn, ana.id, writes=("recordings",)) as pending:
+            if pending is not None:
+                pending.sync()
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                plant(session, "before insert", "public.recordings")
+        plant(session, "before insert", "public.recordings")
+
+
+@pytest.mark.parametrize("act", [acting_as, acting_at_once])
+def test_a_transaction_that_says_nothing_of_tables_that_it_writes_can_write_none(world: World, act: Any) -> None:
+    ana = world.account("ana@example.com")
+    with psycopg.connect(world.url, autocommit=True) as conn:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), act(conn, ana.id):
+            conn.execute("update public.import_sources set is_active = false")
+        with act(conn, ana.id, writes=("import_sources",)):
+            conn.execute("update public.import_sources set is_active = false")
 
 
 @pytest.mark.parametrize(
