@@ -44,6 +44,10 @@ class ConfigurationError(ImportPipelineError):
     exit_code = 2
 
 
+class PlantedTriggerError(ConfigurationError):
+    """A trigger would run code of a stranger where the importer writes."""
+
+
 class UnknownUserError(ConfigurationError):
     """No user has this e-mail address."""
 

@@ -77,7 +77,7 @@ def insert_recording(conn: _Connection, user_id: UUID | str, record: ConnectorRe
             given one, or the given vault is not in it.
         ItemError: The database refused this record.
     """
-    with acting_as(conn, user_id):
+    with acting_as(conn, user_id, writes=("recordings", "vault_entries")):
         clean, destinations = normalise_record(record), Destinations(conn, user_id)
         destinations.resolve(clean)
         (result,) = write_recordings(conn, destinations, [clean])
@@ -146,7 +146,7 @@ def insert_recordings(conn: _Connection, user_id: UUID | str, records: Sequence[
     Raises:
         psycopg.OperationalError: The database is gone; nothing of this batch is written.
     """
-    with acting_as(conn, user_id):
+    with acting_as(conn, user_id, writes=("recordings", "vault_entries")):
         return write_recordings(conn, Destinations(conn, user_id), records)
 
 
@@ -199,7 +199,7 @@ def add_vault_entries(
     Returns:
         Recording → why it has no entry now, for those that failed. Each is logged as well.
     """
-    with acting_as(conn, user_id):
+    with acting_as(conn, user_id, writes=("vault_entries",)):
         return write_vault_entries(conn, entries)
 
 
@@ -228,7 +228,7 @@ def add_missing_vault_entries(conn: _Connection, user_id: UUID | str, recording_
     """
     if not recording_ids:
         return {}
-    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+    with acting_as(conn, user_id, writes=("vault_entries",)), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("find_recordings_without_vault_entry"), {"recording_ids": list(recording_ids)})
         return write_vault_entries(conn, cursor.fetchall())
 

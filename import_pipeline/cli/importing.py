@@ -136,7 +136,7 @@ def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (database, conn, user_id):
         reach = reach_of_command(conn)
-        with acting_as(conn, user_id):
+        with acting_as(conn, user_id, writes=("import_items",)):
             named = [
                 {row["external_id"] for row in explain_item(conn, user_id, [item, *ids_of_file(item, reach)])}
                 for item in items

@@ -13,7 +13,15 @@ from typing import Any, Literal
 import psycopg
 from psycopg.rows import scalar_row, tuple_row
 
+from import_pipeline.database.planted import (
+    LIBRARY_TABLES,
+    TENANCY_TABLES,
+    find_planted_triggers,
+    identify,
+    list_triggers,
+)
 from import_pipeline.database.sql import query
+from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ConfigurationError
 
 Severity = Literal["danger", "warning"]
@@ -32,6 +40,7 @@ RULES: dict[str, str] = {
     "private-schema": "Only import_worker may use the schema import_pipeline: it holds the credentials.",
     "foreign-owners": "The owners of these can change what our policies and functions trust.",
     "foreign-triggers": "These run code of others in the importer's sessions, or let others have it run there.",
+    "vault-roles": "The importer does not know what these roles allow, and takes them for those of guests.",
     "worker-role": "The role import_worker must be bound by every policy.",
     "login-role": "The importer's login import_login must be able to become import_worker, and nothing else.",
     "worker-privileges": "The role import_worker has other rights than it needs.",
@@ -83,9 +92,68 @@ def find_findings(conn: _Connection, rule: str | None = None) -> list[Finding]:
             schemas = cursor.execute(query("audit_schemas")).fetchall()
         with conn.cursor(row_factory=tuple_row) as cursor:
             for name in RULES if rule is None else [rule]:
-                cursor.execute(query(f"audit_{name.replace('-', '_')}"), {"schemas": schemas, "migrates": False})
-                findings += [Finding(name, *row) for row in cursor]
+                if name == "foreign-triggers":
+                    findings += [Finding(name, *row) for row in find_planted_triggers(cursor, TENANCY_TABLES)]
+                if name == "vault-roles":
+                    findings += find_unknown_roles(conn)
+                    continue
+                cursor.execute(
+                    query(f"audit_{name.replace('-', '_')}"),
+                    {"schemas": schemas, "migrates": False, "tables": list(LIBRARY_TABLES)},
+                )
+                if name == "foreign-triggers":
+                    findings += find_new_triggers(conn)
+                told = {finding.object for finding in findings if finding.rule == name}
+                findings += [finding for row in cursor if (finding := Finding(name, *row)).object not in told]
     return findings
+
+
+def find_new_triggers(conn: _Connection) -> list[Finding]:
+    """Return the triggers on the library's tables that were not there when the database was migrated.
+
+    A trigger of the owner's is no danger, but it need not be the owner who made it: a function that refuses what it is
+    not meant for stops every import.
+    """
+    known = _ask_functions(conn)[0]
+    return [
+        Finding(
+            "foreign-triggers",
+            "warning",
+            trigger,
+            f"Was not there when the database was migrated. It runs {function}.",
+            f"drop {trigger};  -- if it is not yours; if it is, `import-pipeline migrate` takes note of it",
+        )
+        for trigger, function in ({} if known is None else list_triggers(conn)).items()
+        if identify(trigger, function) not in (known or ())
+    ]
+
+
+def find_unknown_roles(conn: _Connection) -> list[Finding]:
+    """Return the roles in vaults that the importer does not know."""
+    return [
+        Finding(
+            "vault-roles",
+            "warning",
+            f"role {role!r} in vaults" if role else "members of vaults without a role",
+            "Whoever has it puts calls into vaults of their own banks only; elsewhere that takes the role vault_owner, "
+            "vault_admin, manager or member.",
+            None,
+        )
+        for role in _ask_functions(conn)[1]
+    ]
+
+
+def _ask_functions(conn: _Connection) -> tuple[list[str] | None, list[str]]:
+    """Return the known triggers (None: not known) and the unknown roles, as far as this login may ask for them."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        if cursor.execute(query("has_functions")).fetchone() != (True,):
+            return None, []
+        try:
+            with acting_as(conn, None):
+                known, roles = cursor.execute(query("find_known")).fetchone() or (None, [])
+        except ConfigurationError:
+            return None, []
+    return known, roles
 
 
 def judge_login(conn: _Connection) -> list[Finding]:

@@ -7,7 +7,7 @@ refuses rows of others. Nothing here survives the transaction: that is what a po
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -24,6 +24,13 @@ from import_pipeline.database.connections import (
     BoundedConnection,
     pipeline_of,
     prepares,
+)
+from import_pipeline.database.planted import (
+    find_planted_triggers,
+    lock_for_writing,
+    refuse_planted,
+    require_nothing_planted,
+    send_refusal,
 )
 from import_pipeline.database.sql import query
 from import_pipeline.errors import ConfigurationError
@@ -46,7 +53,11 @@ _sessions: WeakKeyDictionary[psycopg.Connection[Any], _Session] = WeakKeyDiction
 
 @contextmanager
 def acting_as(
-    conn: psycopg.Connection[Any], user_id: UUID | str | None, *, lock_seconds: float = LONGEST_LOCK_SECONDS
+    conn: psycopg.Connection[Any],
+    user_id: UUID | str | None,
+    *,
+    writes: Collection[str] | None = None,
+    lock_seconds: float = LONGEST_LOCK_SECONDS,
 ) -> Iterator[None]:
     """Run a transaction as `import_worker` in the name of one user (None: in nobody's name).
 
@@ -56,14 +67,18 @@ def acting_as(
     Args:
         conn: A connection.
         user_id: In whose name.
+        writes: The tables of the schema `public` that are written in the block, besides those of `import_pipeline`.
+            Before the block nobody can plant a trigger on them any more, and none is there. None: nothing is written,
+            and the database refuses it.
         lock_seconds: How long to wait for what another session has locked, then `psycopg.errors.LockNotAvailable` is
             raised: see `ACCOUNT_LOCK_SECONDS`. In a transaction of the caller's, the caller decides.
 
     Raises:
         ConfigurationError: The connection's login may not become `import_worker`, or the role does not exist.
+        PlantedTriggerError: A trigger would run code of a stranger in the transaction; nothing was written.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE or conn.info.pipeline_status != PipelineStatus.OFF:
-        with _acting_within(conn, user_id):
+        with _acting_within(conn, user_id, writes):
             yield
         return
     with ExitStack() as stack:
@@ -72,12 +87,19 @@ def acting_as(
             stack.enter_context(psycopg.Transaction(conn))
             if not conn.autocommit:
                 pending.sync()  # else the driver does not know yet, and begins once more
-            _act(conn, _settings(conn, user_id, lock_seconds))
+            _act(conn, _settings(conn, user_id, lock_seconds) | _reading(writes))
+            if writes:
+                lock_for_writing(conn, _names(writes))
+                asked = find_planted_triggers(stack.enter_context(conn.cursor(row_factory=tuple_row)))
+        if writes:
+            refuse_planted(asked)
         yield
 
 
 @contextmanager
-def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[None]:
+def _acting_within(
+    conn: psycopg.Connection[Any], user_id: UUID | str | None, writes: Collection[str] | None
+) -> Iterator[None]:
     """Do what `acting_as` does within a transaction or a pipeline of the caller's."""
     with conn.transaction():
         with conn.cursor(row_factory=dict_row) as cursor:
@@ -85,6 +107,9 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
         with _explaining_refusals(conn):
             # In a transaction of the caller's own, the caller decides how long the server waits.
             _act(conn, _settings(conn, user_id) | _AS_IT_IS).fetchone()
+        if writes:
+            lock_for_writing(conn, _names(writes))
+            require_nothing_planted(conn)
         yield
         # After an error the savepoint's rollback restores all of it by itself.
         if before is not None:
@@ -92,7 +117,9 @@ def _acting_within(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
 
 
 @contextmanager
-def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) -> Iterator[psycopg.Pipeline | None]:
+def acting_at_once(
+    conn: psycopg.Connection[Any], user_id: UUID | str | None, *, writes: Collection[str] | None = None
+) -> Iterator[psycopg.Pipeline | None]:
     """Do what `acting_as` does, but send all of it at once and wait for its end once.
 
     Only if the connection is idle and in autocommit; else it is `acting_as`. For a statement or two: over a slow line
@@ -101,21 +128,29 @@ def acting_at_once(conn: psycopg.Connection[Any], user_id: UUID | str | None) ->
 
     Raises:
         ConfigurationError: As `acting_as`.
+        PlantedTriggerError: As `acting_as`; the server passed over what was sent.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE or not conn.autocommit:
-        with acting_as(conn, user_id):
+        with acting_as(conn, user_id, writes=writes):
             yield None
         return
     settings = _settings(conn, user_id)
     try:
         with pipeline_of(conn) as pending:
             conn.execute("BEGIN")
-            _act(conn, settings)
+            _act(conn, settings | _reading(writes))
+            if writes:
+                lock_for_writing(conn, _names(writes))
+                send_refusal(conn)
             yield pending
             conn.execute("COMMIT")
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+    except (
+        psycopg.errors.InsufficientPrivilege,
+        psycopg.errors.InvalidParameterValue,
+        psycopg.errors.InvalidTextRepresentation,
+    ):
         _roll_back(conn)
-        with acting_as(conn, user_id):  # which says so if it was not the statement
+        with acting_as(conn, user_id, writes=writes):  # which says so if it was not the statement
             pass
         raise
     finally:
@@ -142,7 +177,15 @@ def _explaining_refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
         ) from error
 
 
-_AS_IT_IS = {"idle_timeout": None, "lock_timeout": None}
+_AS_IT_IS = {"idle_timeout": None, "lock_timeout": None, "read_only": None}
+
+
+def _reading(writes: Collection[str] | None) -> dict[str, str | None]:
+    return {"read_only": "on" if writes is None else None}
+
+
+def _names(writes: Collection[str]) -> list[str]:
+    return [f"public.{table}" for table in writes]
 
 
 def _settings(

@@ -68,7 +68,7 @@ def _repair_of_owner(
     if user_id is None:
         repair.still_missing |= dict.fromkeys(recording_ids, "it has no owner")
         return
-    with acting_as(conn, user_id):
+    with acting_as(conn, user_id, writes=("vault_entries", "import_items")):
         errors = add_missing_vault_entries(conn, user_id, recording_ids)
         repaired = [recording_id for recording_id in recording_ids if recording_id not in errors]
         conn.execute(

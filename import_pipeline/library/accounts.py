@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.planted import TENANCY_TABLES, lock_for_writing, require_nothing_planted
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import AccountLockedError, ConfigurationError, UnknownUserError
@@ -68,6 +69,9 @@ def create_user(conn: _Connection, email: str) -> UUID:
         try:
             return find_user(conn, email)
         except UnknownUserError:
+            tables = ("auth.users", *TENANCY_TABLES)
+            lock_for_writing(conn, tables)
+            require_nothing_planted(conn, tables)
             cursor.execute(query("create_user"), {"email": email})
             return cursor.fetchone()[0]  # type: ignore[index,no-any-return]
 
@@ -91,7 +95,7 @@ def ensure_account(
     parameters = {"user_id": user_id, "source_app": source_app, "email": email, "is_active": is_active}
     try:
         with (
-            acting_as(conn, user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
+            acting_as(conn, user_id, writes=("import_sources",), lock_seconds=ACCOUNT_LOCK_SECONDS),
             conn.cursor(row_factory=tuple_row) as cursor,
         ):
             cursor.execute(query("open_account"), parameters)
@@ -133,7 +137,8 @@ def activate_account(
     Returns:
         Whether its cursor was taken back, for that reason or because it is somebody else at the source.
     """
-    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+    written = ("import_sources", "import_items")
+    with acting_as(conn, user_id, writes=written), conn.cursor(row_factory=tuple_row) as cursor:
         parameters = {"id": account_id, "user_id": user_id, "account_email": email, "problem": problem}
         cursor.execute(query("connect_account"), parameters | {"is_another": is_another})
         begins_anew: bool = cursor.fetchone()[0]  # type: ignore[index]
@@ -156,7 +161,7 @@ def move_cursor(conn: _Connection, account_id: UUID, user_id: UUID, to: datetime
         AccountLockedError: Somebody else has locked its row.
     """
     try:
-        with acting_as(conn, user_id, lock_seconds=ACCOUNT_LOCK_SECONDS):
+        with acting_as(conn, user_id, writes=("import_sources",), lock_seconds=ACCOUNT_LOCK_SECONDS):
             conn.execute(
                 query("move_cursor"), {"id": account_id, "user_id": user_id, "last_sync_at": to, "problem": problem}
             )

@@ -203,7 +203,7 @@ def find_requests(conn: _Connection, account: DropAccount) -> dict[UUID, str | N
 
 def settle_request(conn: _Connection, account: DropAccount, request: str, *, is_worked_through: bool) -> None:
     """Note how a request ended: its files are done, or will be asked for again."""
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         if is_worked_through:
             conn.execute(query("settle_dropped_files"), {"account_id": account.id, "request": request})
             conn.execute(query("forget_poll"), {"account_id": account.id})
@@ -214,7 +214,7 @@ def settle_request(conn: _Connection, account: DropAccount, request: str, *, is_
 
 def forget_files(conn: _Connection, account: DropAccount, versions: Iterable[UUID]) -> None:
     """Forget versions that are no longer in the folder."""
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         parameters = {"account_id": account.id, "request": None, "gone": list(versions)}
         conn.execute(query("forget_dropped_files"), parameters)
 
@@ -244,7 +244,7 @@ def note_request(conn: _Connection, account: DropAccount, request: str, files: S
     Raises:
         AccountLockedError: Somebody else has locked the account's row; nothing is noted.
     """
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         if not note_requests(conn, [account.id]):
             raise AccountLockedError
         parameters = {"account_id": account.id, "request": request, "versions": [file.version for file in files]}
@@ -256,7 +256,7 @@ def note_shared_folders(conn: _Connection) -> tuple[SharedFolder, ...]:
 
     So a command that is told of none, or a later run under another setting, reads there as carefully as this one.
     """
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         for fence in own_fences():
             parameters = {"path": path_as_text(fence.folder), "is_dropped": fence.is_dropped}
             conn.execute(query("note_shared_folder"), parameters)

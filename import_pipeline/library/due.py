@@ -105,7 +105,7 @@ def request_runs(
         "slack_seconds": slack.total_seconds(),
         "limit": most * size,
     }
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+    with acting_as(conn, None, writes=()), conn.cursor(row_factory=tuple_row) as cursor:
         # Nobody who has no right to this table can hold the lock, and runs that end need not wait for it.
         cursor.execute(query("lock_polls"))
         rows = cursor.execute(query("find_due_accounts"), parameters).fetchall()
@@ -183,7 +183,7 @@ def note_run_ended(
     else:
         return
     try:
-        with acting_as(conn, account.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS):
+        with acting_as(conn, account.user_id, writes=(), lock_seconds=ACCOUNT_LOCK_SECONDS):
             conn.execute(query(name), parameters)
     except psycopg.errors.LockNotAvailable:
         _logger.warning("%s: another session has locked the account, which is due again at once.", account.label)
@@ -191,7 +191,7 @@ def note_run_ended(
 
 def pause_poll(conn: psycopg.Connection[Any], account_id: UUID) -> None:
     """Note that a run of an account broke off; if it was asked for here, the pause before the next counts from now."""
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         conn.execute(query("pause_poll"), {"account_id": account_id} | _PAUSES)
 
 

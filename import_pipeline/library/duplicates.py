@@ -16,6 +16,7 @@ from psycopg import pq, sql
 from psycopg.rows import scalar_row, tuple_row
 
 from import_pipeline.database.connections import set_locally, without_limit
+from import_pipeline.database.planted import lock_for_writing, require_nothing_planted
 from import_pipeline.database.sql import query, template
 from import_pipeline.database.tenancy import shut_path
 from import_pipeline.errors import MigrationError
@@ -77,6 +78,7 @@ def merge_duplicates(conn: Connection, *, lock_timeout_seconds: float = 10) -> M
         lock_timeout_seconds: How long to wait for those who are writing recordings.
 
     Raises:
+        PlantedTriggerError: A trigger would run code of a stranger with this login; nothing was changed.
         MigrationError: Something refers to a recording in a way that cannot be moved; nothing was changed.
     """
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
@@ -100,11 +102,16 @@ def _merge(conn: Connection, groups: Sequence[DuplicateGroup]) -> MergeSummary:
     pairs = [(copy, group.recording_ids[0]) for group in groups for copy in group.recording_ids[1:]]
     if not pairs:
         return MergeSummary()
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        references = cursor.execute(query("find_recording_references")).fetchall()
+    written = sorted({f"{schema}.{table}" for _, schema, table, _, _ in references})
+    lock_for_writing(conn, written)
+    require_nothing_planted(conn, written)
     values = {"copy_ids": [copy for copy, _ in pairs], "kept_ids": [kept for _, kept in pairs]}
     _fill_gaps(conn, groups)
     conn.execute(query("fold_duplicate_entries"), values)
     dropped = conn.execute(query("drop_duplicate_entries"), values).rowcount
-    moved = _move_references(conn, values)
+    moved = _move_references(conn, references, values)
     deleted = conn.execute(query("delete_copies"), values).rowcount
     return MergeSummary(len(groups), deleted, dropped, moved)
 
@@ -136,9 +143,9 @@ def _is_known(row: str, column: str, is_text: bool, is_array: bool) -> sql.Compo
     return sql.SQL("{} is not null").format(value)
 
 
-def _move_references(conn: Connection, values: dict[str, list[UUID]]) -> dict[str, int]:
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        references = cursor.execute(query("find_recording_references")).fetchall()
+def _move_references(
+    conn: Connection, references: Sequence[tuple[Any, ...]], values: dict[str, list[UUID]]
+) -> dict[str, int]:
     columns = {("public", "vault_entries", "recording_id"): 1}
     columns |= {(schema, table, column): width for _, schema, table, column, width in references}
     moved: dict[str, int] = {}

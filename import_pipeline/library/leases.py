@@ -191,7 +191,7 @@ def acquire_lease(
     while True:
         try:
             with (
-                acting_as(conn, None, lock_seconds=ACCOUNT_LOCK_SECONDS),
+                acting_as(conn, None, writes=(), lock_seconds=ACCOUNT_LOCK_SECONDS),
                 conn.cursor(row_factory=tuple_row) as cursor,
             ):
                 cursor.execute(query("acquire_lease"), asks | {"abandoned_by": abandoned_by})
@@ -210,14 +210,14 @@ def acquire_lease(
 
 def renew_leases(conn: psycopg.Connection[Any], holder: str) -> set[UUID]:
     """Renew every lease that a run holds, and return their accounts."""
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
+    with acting_as(conn, None, writes=()), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("renew_leases"), {"holder": holder, "seconds": LEASE_SECONDS})
         return {account_id for (account_id,) in cursor}
 
 
 def release_lease(conn: psycopg.Connection[Any], account_id: UUID, holder: str) -> None:
     """Give a lease back; nothing happens when another run has it by now."""
-    with acting_as(conn, None):
+    with acting_as(conn, None, writes=()):
         conn.execute(query("release_lease"), {"account_id": account_id, "holder": holder})
 
 

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.rows import scalar_row, tuple_row
 
 from import_pipeline.database.connections import set_locally
+from import_pipeline.database.planted import TENANCY_TABLES, lock_for_writing, require_nothing_planted
 from import_pipeline.database.sql import query, template
 from import_pipeline.database.tenancy import acting_as, shut_path
 from import_pipeline.errors import ErasureError, UnknownUserError
@@ -128,6 +129,7 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
             the owner's application.
 
     Raises:
+        PlantedTriggerError: A trigger would run code of a stranger with this login. Nothing was erased.
         ErasureError: An import is running for the user, the login may not, or a table that import_pipeline knows
             nothing of refers to the recordings. Nothing must be committed then.
     """
@@ -137,6 +139,10 @@ def erase_rows(conn: _Connection, user_id: UUID, *, with_user: bool = False) -> 
             set_locally(conn, statement_timeout="0", lock_timeout="10s")
             shut_path(conn)
             _require_sight(conn)
+            written = [f"{table.schema}.{table.name}" for table in _TABLES]
+            written += ["auth.users", *TENANCY_TABLES] if with_user else []
+            lock_for_writing(conn, written)
+            require_nothing_planted(conn, written)
             # From here on no run can take one of these accounts, and what `insert` has in hand is waited for.
             accounts = cursor.execute(query("lock_accounts_of_user"), values).fetchall()
             for holder, process, is_alive in cursor.execute(query("find_leases_of_user"), values):

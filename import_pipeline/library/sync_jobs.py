@@ -103,7 +103,7 @@ def close_sync_job(
         The status written: `status` if given, else what `judge_run` says.
     """
     status = status or judge_run(counts, problem)
-    with acting_as(conn, account.user_id), progress_of(account, conn):
+    with acting_as(conn, account.user_id, writes=("sync_jobs",)), progress_of(account, conn):
         conn.execute(
             query("close_sync_job"),
             {

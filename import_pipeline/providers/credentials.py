@@ -58,7 +58,7 @@ def rotate_keys(conn: psycopg.Connection[Any], ring: KeyRing) -> int:
             # Both are in the file as long as rows of either kind may exist, so a crash half-way loses nothing.
             replace_keys(ring.file, [Fernet.generate_key().decode(), *old])
         for account_id, user_id in accounts:
-            with acting_as(conn, user_id):  # the database shows a credential to its owner alone
+            with acting_as(conn, user_id, writes=()):  # the database shows a credential to its owner alone
                 stored = cursor.execute(query("lock_credential"), {"account_id": account_id}).fetchone()
                 if stored is not None:
                     secret = ring.encrypt(account_id, ring.decrypt(account_id, stored[0]))
@@ -78,7 +78,7 @@ def store_credential(
     options: JsonObject,
 ) -> None:
     """Keep the secrets of an account, and what it imports besides, in place of what was kept before."""
-    with acting_as(conn, user_id):
+    with acting_as(conn, user_id, writes=()):
         conn.execute(
             query("store_credential"),
             {"account_id": account_id, "secret": ring.encrypt(account_id, secrets), "options": Jsonb(options)},
@@ -87,7 +87,7 @@ def store_credential(
 
 def forget_credential(conn: psycopg.Connection[Any], account_id: UUID, user_id: UUID) -> bool:
     """Delete the secrets of an account and leave it inactive; its recordings stay. False if there were none."""
-    with acting_as(conn, user_id), conn.cursor(row_factory=tuple_row) as cursor:
+    with acting_as(conn, user_id, writes=("import_sources",)), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("forget_credential"), {"account_id": account_id})
         found = cursor.fetchone() is not None
         cursor.execute(query("close_account"), {"id": account_id, "user_id": user_id})
@@ -269,7 +269,7 @@ class StoredCredential:
     def _cursor(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
         with (
             self._connect() as conn,
-            acting_as(conn, self._user_id),
+            acting_as(conn, self._user_id, writes=()),
             conn.cursor(row_factory=tuple_row) as cursor,
         ):
             yield cursor

@@ -172,7 +172,7 @@ class RateBudget:
     def _ask(self, statement: str, parameters: dict[str, Any]) -> Any:
         try:
             with self._connect() as conn, conn.cursor(row_factory=tuple_row) as cursor:
-                with acting_at_once(conn, None):  # whoever shares the account waits for the budget meanwhile
+                with acting_at_once(conn, None, writes=()):  # whoever shares the account waits for the budget meanwhile
                     cursor.execute(statement, parameters)
                 return cursor.fetchone()
         except (psycopg.errors.ForeignKeyViolation, psycopg.errors.NoDataFound):

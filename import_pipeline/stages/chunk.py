@@ -12,6 +12,9 @@ from import_pipeline.errors import AccountLockedError
 from import_pipeline.library.leases import LeaseLostError
 from import_pipeline.records import Account
 
+CHUNK_TABLES = ("recordings", "vault_entries", "import_items", "sync_jobs")
+"""What the transaction writes."""
+
 
 def hold_account(conn: psycopg.Connection[Any], account: Account, pending: psycopg.Pipeline | None = None) -> datetime:
     """Keep the account from being removed until the end of the transaction, and return the database's time.

@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import dagster as dg
-import psycopg
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 from pydantic import Field
 
 from import_pipeline.connectors.base import Connector
+from import_pipeline.database.planted import require_nothing_planted
 from import_pipeline.database.sql import query
 from import_pipeline.database.tenancy import ACCOUNT_LOCK_SECONDS, acting_as
 from import_pipeline.errors import (
@@ -119,7 +119,8 @@ def open_accounts(
     if not connector.is_polled and len(set(users)) != 1:
         raise ConfigurationError(f"{connector.title} is for one person: name exactly one user in 'users'.")
     with storage.connect() as conn:
-        require_no_planted_triggers(conn)
+        with acting_as(conn, None):
+            require_nothing_planted(conn)
         found = find_run_accounts(conn, connector, users)
         shared = note_shared_folders(conn) if connector.reads_files else ()
     if full:
@@ -129,7 +130,7 @@ def open_accounts(
         refused = leases.take([account.id for account in found], wait_seconds)
         if retries_failed:
             for account in found:
-                with storage.connect() as conn, acting_as(conn, account.user_id):
+                with storage.connect() as conn, acting_as(conn, account.user_id, writes=("import_items",)):
                     retry_failures(conn, account.user_id, account.source_app, run_id)
         return [
             replace(
@@ -141,23 +142,6 @@ def open_accounts(
     except BaseException:  # an interrupt too: no row may say yet that this run has them
         leases.release()
         raise
-
-
-def require_no_planted_triggers(conn: psycopg.Connection[Any]) -> None:
-    """Refuse to import while a user's code would run in the importer's transactions, which may read every recording.
-
-    Raises:
-        ConfigurationError: A trigger would run it.
-    """
-    with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
-        planted = cursor.execute(query("find_planted_triggers")).fetchone()
-    if planted is not None:
-        trigger, table, owner = planted
-        raise ConfigurationError(
-            f"The trigger {one_line(trigger)} on {table} would run code of {owner} in the importer's transactions, so "
-            "nothing is imported while it is there. `import-pipeline audit --rule foreign-triggers` tells how to "
-            "remove it and how to keep others from making one."
-        )
 
 
 def _open_account(
@@ -181,7 +165,7 @@ def _open_account(
     shown = one_line(found.label)
     with (
         storage.connect() as conn,
-        acting_as(conn, found.user_id, lock_seconds=ACCOUNT_LOCK_SECONDS),
+        acting_as(conn, found.user_id, writes=("sync_jobs",), lock_seconds=ACCOUNT_LOCK_SECONDS),
         conn.cursor(row_factory=tuple_row) as cursor,
     ):
         cursor.execute(query("find_oldest_open"), {"user_id": found.user_id, "source_app": found.source_app})

@@ -115,7 +115,11 @@ def fetch(
 
 
 def _extend(postgres: PostgresResource, account: Account, listed: int) -> None:
-    with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
+    with (
+        postgres.connection() as conn,
+        acting_as(conn, account.user_id, writes=("sync_jobs",)),
+        progress_of(account, conn),
+    ):
         conn.execute(
             query("extend_sync_job"), {"id": account.sync_job_id, "user_id": account.user_id, "listed": listed}
         )

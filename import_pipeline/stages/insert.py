@@ -25,7 +25,7 @@ from import_pipeline.library.ledger import Written, next_attempt_at, record_outc
 from import_pipeline.library.sync_jobs import progress_of
 from import_pipeline.pipeline import add_missing_vault_entries, write_recordings
 from import_pipeline.records import Account, BatchSummary, Counts, Failed, InsertResult, Known, Outcome, Ready, Stream
-from import_pipeline.stages.chunk import advance, hold_account
+from import_pipeline.stages.chunk import CHUNK_TABLES, advance, hold_account
 from import_pipeline.stages.new_calls import write_new
 from import_pipeline.stages.postgres import PostgresResource
 from import_pipeline.stages.run import Outcomes, lineage, root_run_id
@@ -140,7 +140,7 @@ def _write_chunk(
     new = write_new(conn, account, run_id, outcomes, counted)
     if new is not None:
         return new, 0
-    with acting_as(conn, account.user_id):
+    with acting_as(conn, account.user_id, writes=CHUNK_TABLES):
         now = hold_account(conn, account)
         counts, unvaulted = _write_with_care(conn, account, run_id, outcomes, counted, now)
         with progress_of(account, conn):
@@ -219,5 +219,9 @@ def _judge(outcome: Ready, result: InsertResult, now: datetime) -> Written:
 def _advance_by_decided(postgres: PostgresResource, account: Account, counts: Counts) -> None:
     done = counts.skipped + counts.waiting + counts.ignored
     if done:
-        with postgres.connection() as conn, acting_as(conn, account.user_id), progress_of(account, conn):
+        with (
+            postgres.connection() as conn,
+            acting_as(conn, account.user_id, writes=("sync_jobs",)),
+            progress_of(account, conn),
+        ):
             advance(conn, account, done, counts.skipped)

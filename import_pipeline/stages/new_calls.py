@@ -20,7 +20,7 @@ from import_pipeline.library.ledger import Written, send_outcomes
 from import_pipeline.library.normalise import normalise_record
 from import_pipeline.pipeline import columns_of, cut_parts, recording_row
 from import_pipeline.records import Account, Counts, Known, Outcome, Ready
-from import_pipeline.stages.chunk import advance, hold_account
+from import_pipeline.stages.chunk import CHUNK_TABLES, advance, hold_account
 
 
 def write_new(
@@ -44,7 +44,7 @@ def write_new(
         return None
     counted_now = set(counted)
     try:
-        with acting_at_once(conn, account.user_id) as pending:
+        with acting_at_once(conn, account.user_id, writes=CHUNK_TABLES) as pending:
             rows = _rows_of(Destinations(conn, account.user_id), outcomes)
             hold_account(conn, account, pending)
             written = [

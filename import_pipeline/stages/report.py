@@ -209,7 +209,7 @@ def _warn_of_silence(conn: psycopg.Connection[Any], listing: Listing) -> str | N
 
 
 def _close_unlisted(conn: psycopg.Connection[Any], account: Account, gives_up_after: timedelta) -> None:
-    with acting_as(conn, account.user_id), conn.cursor(row_factory=tuple_row) as cursor:
+    with acting_as(conn, account.user_id, writes=("import_items",)), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(
             query("close_unlisted_items"),
             {

@@ -232,6 +232,10 @@ from (
 group by g.object, g.grantee
 order by 1
 
+-- find_known: Returns the triggers that were there when the database was migrated (null: not written down), and the
+-- roles in vaults that the importer does not know.
+select import_pipeline.known_triggers(), import_pipeline.unknown_vault_roles()
+
 -- find_owners_tables: Returns the tables under the names of a call library that were here before us: each that we made
 -- has a policy of ours, and the schema auth a comment.
 select c.oid
@@ -265,22 +269,103 @@ where c.relkind in ('r', 'p')
         )
     )
 
--- find_planted_triggers: Returns the triggers on tables of the library whose functions belong to whoever comes through
--- an API, or to the session of somebody who is logged in now, each with its table and the function's owner.
-select t.tgname, c.relname, r.rolname
-from pg_catalog.pg_trigger as t
-join pg_catalog.pg_class as c on c.oid = t.tgrelid
-join pg_catalog.pg_namespace as s on s.oid = c.relnamespace
-join pg_catalog.pg_proc as f on f.oid = t.tgfoid
-join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
-join pg_catalog.pg_roles as r on r.oid = f.proowner
-where not t.tgisinternal
-    and s.nspname || '.' || c.relname in (
-        'public.recordings', 'public.vault_entries', 'public.sync_jobs', 'public.import_sources', 'public.import_items'
+-- find_planted_triggers: Returns the triggers that would run code of strangers where the importer writes, as findings
+-- of the audit: on the tables that imports write, and on the given ones, functions of a session and of strangers; on
+-- any other table, which a trigger of the owner's may write, those of strangers who come through an API. No strangers
+-- are superusers, the owners of the database and of the recordings, the role that migrated, roles whose rights these
+-- have, and Supabase's own; on a table that imports write, its owner. Types and tables are spelt out: a pooled session
+-- may have temporary ones of another client.
+with trusting as (
+    select d.datdba as oid from pg_catalog.pg_database as d where d.datname = pg_catalog.current_database()
+    union
+    select n.nspowner from pg_catalog.pg_namespace as n where n.nspname = 'import_pipeline'
+    union
+    select c.relowner
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'public' and c.relname = 'recordings'
+),
+imported as (
+    select c.oid, c.relowner
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'import_pipeline'
+        or (
+            n.nspname = 'public'
+            and c.relname in ('recordings', 'vault_entries', 'sync_jobs', 'import_sources', 'import_items')
+        )
+),
+triggers as (
+    select
+        pg_catalog.format('trigger %%I on %%I.%%I', t.tgname, s.nspname, c.relname) as object,
+        pg_catalog.format('%%I.%%I()', n.nspname, f.proname) as function,
+        i.oid is not null or s.nspname || '.' || c.relname = any (%(tables)s::pg_catalog.text[]) as is_written,
+        n.nspname ~ '^pg_temp_' as is_temporary,
+        f.proowner as role,
+        r.rolname,
+        r.rolsuper or coalesce(f.proowner = i.relowner, false) as is_trusted,
+        f.proowner = c.relowner as is_his,
+        r.rolname in ('anon', 'authenticated', 'authenticator', 'service_role', 'import_worker', 'import_login') as is_low
+    from pg_catalog.pg_trigger as t
+    join pg_catalog.pg_class as c on c.oid = t.tgrelid
+    join pg_catalog.pg_namespace as s on s.oid = c.relnamespace
+    join pg_catalog.pg_proc as f on f.oid = t.tgfoid
+    join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+    join pg_catalog.pg_roles as r on r.oid = f.proowner
+    left join imported as i on i.oid = t.tgrelid
+    where not t.tgisinternal and s.nspname !~ '^pg_temp_'
+)
+select
+    'danger' as severity,
+    t.object,
+    case
+        when t.is_temporary then 'Runs a temporary function of ' || t.rolname || '''s session.'
+        else 'Runs ' || t.function || ', which belongs to ' || t.rolname || ' and not to the owner of the table.'
+    end as problem,
+    'drop ' || t.object || ';' as remedy
+from triggers as t
+where (t.is_written and t.is_temporary)
+    or (
+        not t.is_trusted
+        and (
+            t.is_written
+            or (
+                not t.is_his  -- what writes to a stranger's table trusts them
+                and (
+                    t.is_temporary
+                    or t.is_low
+                    or exists (
+                        select
+                        from pg_catalog.pg_roles as api
+                        where api.rolname in ('anon', 'authenticated')
+                            and pg_catalog.pg_has_role(t.role, api.oid, 'member')
+                    )
+                )
+            )
+        )
+        and (
+            t.is_low
+            or not (
+                t.rolname = 'pg_database_owner'
+                or t.rolname ~ '^supabase_'
+                or exists (
+                    select
+                    from trusting as w
+                    join pg_catalog.pg_roles as o on o.oid = w.oid
+                    -- Of a superuser it would be said that they have the rights of everybody.
+                    where w.oid = t.role or (not o.rolsuper and pg_catalog.pg_has_role(w.oid, t.role, 'usage'))
+                )
+            )
+        )
     )
-    and (n.nspname ~ '^pg_temp' or r.rolname in ('anon', 'authenticated', 'authenticator'))
-order by 2, 1
-limit 1
+order by 2
+
+-- has_functions: Returns whether this database has the functions that audits ask; it has not before it was migrated to
+-- this version.
+select count(*) = 2
+from pg_catalog.pg_proc as f
+join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+where n.nspname = 'import_pipeline' and f.proname in ('known_triggers', 'unknown_vault_roles')
 
 -- judge_login: Returns a finding if the login of this session is more than the importer's needs to be; none before the
 -- first migration.
@@ -308,3 +393,34 @@ where r.rolname = session_user
             where n.nspname in ('public', 'auth', 'import_pipeline') and c.relowner = r.oid
         )
     )
+
+-- list_triggers: Returns the triggers on these tables, each with the function that it runs.
+select
+    pg_catalog.format('trigger %%I on %%I.%%I', t.tgname, s.nspname, c.relname),
+    pg_catalog.format('%%I.%%I()', n.nspname, f.proname)
+from pg_catalog.pg_trigger as t
+join pg_catalog.pg_class as c on c.oid = t.tgrelid
+join pg_catalog.pg_namespace as s on s.oid = c.relnamespace
+join pg_catalog.pg_proc as f on f.oid = t.tgfoid
+join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+where not t.tgisinternal and s.nspname || '.' || c.relname = any (%(tables)s::pg_catalog.text[])
+order by 1
+
+-- lock_for_writing: Keep others from making triggers on these tables until the end of the transaction; others may
+-- write, and we wait for nobody who does.
+lock table {tables} in row exclusive mode
+
+-- note_triggers: Notes in the newest row of the history which triggers are there now.
+update import_pipeline.schema_migrations
+set objects = jsonb_set(objects, '{triggers}', %(triggers)s)
+where version = (
+        select version from import_pipeline.schema_migrations order by applied_at desc, version desc limit 1
+    )
+    and objects -> 'triggers' is distinct from %(triggers)s
+
+-- refuse_planted_triggers: Fails if there is a planted trigger, since its name is no number: the server passes over
+-- what was sent behind this.
+select pg_catalog.string_agg(p.object, ', ')::pg_catalog.int4
+from (
+{planted}
+) as p

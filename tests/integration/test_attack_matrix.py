@@ -69,6 +69,7 @@ FUNCTIONS: dict[str, set[str]] = {
     "import_pipeline.find_user(text)": IMPORTER,
     "import_pipeline.known_cursor(timestamp with time zone)": IMPORTER,
     "import_pipeline.known_time(timestamp with time zone)": IMPORTER,
+    "import_pipeline.known_triggers()": IMPORTER,
     "import_pipeline.may_enter(uuid,uuid)": IMPORTER,
     "import_pipeline.name_users(uuid[])": IMPORTER,
     "import_pipeline.overdue_items(text,timestamp with time zone,integer)": IMPORTER,
@@ -76,6 +77,7 @@ FUNCTIONS: dict[str, set[str]] = {
     "import_pipeline.settle_rate_budgets(uuid,text[],double precision[],double precision,double precision)": IMPORTER,
     "import_pipeline.silent_sync_jobs(integer)": IMPORTER,
     "import_pipeline.take_rate_budgets(uuid,text[],integer[],double precision[],text)": IMPORTER,
+    "import_pipeline.unknown_vault_roles()": IMPORTER,
 }
 SCHEMA_PRIVILEGES = {
     "public": dict.fromkeys(ROLES, "usage"),

@@ -17,11 +17,14 @@ from connectors.demo import START, Demo
 from cryptography.fernet import Fernet
 from world import World, calls
 
-from import_pipeline import ConnectorRecord, run_pipeline
+from import_pipeline import ConnectorRecord
 from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
-from import_pipeline.errors import ConfigurationError
-from import_pipeline.stages.connect import require_no_planted_triggers
+from import_pipeline.database.planted import require_nothing_planted
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.errors import PlantedTriggerError
+from import_pipeline.library.destinations import Destinations
+from import_pipeline.pipeline import write_recordings
 
 Connection = psycopg.Connection[Any]
 
@@ -146,7 +149,9 @@ def test_a_trigger_that_a_user_planted_gains_nothing_in_a_session_of_the_importe
     ana = tenants.make_user(conn)
     record = ConnectorRecord("1", "demo", "Weekly", "[00:00:01] Ana: Hello.", START)
     with planted(conn, database_url), psycopg.connect(login_url(database_url), autocommit=True) as login:
-        assert run_pipeline(login, ana.id, record).success
+        with acting_as(login, ana.id, writes=()):  # as if nothing were asked
+            (result,) = write_recordings(login, Destinations(login, ana.id), [record])
+        assert result.is_new
     assert conn.execute("select title from recordings").fetchone() == ("import_login: ",)
 
 
@@ -155,8 +160,8 @@ def test_a_run_refuses_to_write_while_a_users_trigger_would_see_what_is_written(
 ) -> None:
     world.account("ana@example.com")
     with planted(world.conn, database_url):
-        with pytest.raises(ConfigurationError, match="The trigger steal on recordings would run code of"):
-            require_no_planted_triggers(world.conn)
+        with pytest.raises(PlantedTriggerError, match=r"the trigger steal on public\.recordings is there"):
+            require_nothing_planted(world.conn)
         run = world.run(Demo(calls(2)))
         assert not run.success
         assert world.rows("select count(*) from recordings") == [(0,)]

@@ -355,12 +355,12 @@ def test_where_row_level_security_is_off_our_own_checks_refuse_strangers(
 
 
 def test_the_database_refuses_a_forged_bank_by_itself(conn: Connection, ana: tenants.User, ben: tenants.User) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, ana.id):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, ana.id, writes=("recordings",)):
         conn.execute(
             "insert into public.recordings (bank_id, owner_user_id, title) values (%s, %s, 'forged')",
             [ben.bank_id, ana.id],
         )
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, ana.id):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, ana.id, writes=("recordings",)):
         conn.execute(
             "insert into public.recordings (bank_id, owner_user_id, title) values (%s, %s, 'forged')",
             [ben.bank_id, ben.id],

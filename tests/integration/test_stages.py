@@ -604,7 +604,7 @@ def test_a_deleted_recording_stays_deleted_until_it_is_asked_for(world: World) -
     assert source.asked == []
     assert world.recordings() == ["call-000", "call-002"]
 
-    with acting_as(world.conn, ana.id):
+    with acting_as(world.conn, ana.id, writes=("import_items",)):
         asked = request_retry(world.conn, ana.id, "demo", ["call-001"])
     assert [row["external_id"] for row in asked] == ["call-001"]
     assert summary_of(world.run(source)).counts == Counts(listed=3, inserted=1, skipped=2)
@@ -616,7 +616,7 @@ def test_a_recording_deleted_before_the_next_run_can_be_asked_for_at_once(world:
     source = UnpartitionedDemo(calls(1))
     world.run(source)
     world.do("delete from recordings")
-    with acting_as(world.conn, ana.id):
+    with acting_as(world.conn, ana.id, writes=("import_items",)):
         assert request_retry(world.conn, ana.id) == []  # not by the sweeping form
         assert len(request_retry(world.conn, ana.id, external_ids=["call-000"])) == 1
     assert summary_of(world.run(source)).counts.inserted == 1

@@ -122,7 +122,7 @@ def test_what_is_sent_at_once_is_one_transaction_in_the_users_name(conn: Connect
         insert = "insert into import_sources (user_id, source_app) values (%s, 'demo')"
 
         def fail(statement: str, *parameters: object, error: type[Exception] | None = None) -> None:
-            with acting_at_once(other, id_of("ana")):
+            with acting_at_once(other, id_of("ana"), writes=("import_sources",)):
                 other.execute(insert, [id_of("ana")])
                 other.execute(statement, parameters)
                 if error is not None:
@@ -137,7 +137,7 @@ def test_what_is_sent_at_once_is_one_transaction_in_the_users_name(conn: Connect
                 failing()
             assert whom(other) == ("postgres", None, None, '"$user", public')
         assert other.execute("select count(*) from import_sources where source_app = 'demo'").fetchone() == (0,)
-        with acting_at_once(other, id_of("ana")):
+        with acting_at_once(other, id_of("ana"), writes=("import_sources",)):
             other.execute(insert, [id_of("ana")])
     assert one(conn, "select count(*) from import_sources where source_app = 'demo'") == 1
 
@@ -178,7 +178,7 @@ def test_operators_that_somebody_planted_in_public_are_not_used(conn: Connection
     assert check_duplicate(conn, id_of("ana"), "zoom", "new").is_duplicate
     account_id = one(conn, "select id from import_sources where user_id = %s", id_of("ana"))
     conn.commit()
-    with acting_as(conn, id_of("ana")):
+    with acting_as(conn, id_of("ana"), writes=()):
         conn.execute("update import_pipeline.polls set requested_at = now() where account_id = %s", [account_id])
         conn.execute(query("pause_poll"), {"account_id": account_id, "first_pause": 60, "longest_pause": 600})
         assert "public" not in one(conn, "show search_path")

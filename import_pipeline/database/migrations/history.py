@@ -14,6 +14,8 @@ from psycopg.types.json import Jsonb
 from import_pipeline.database.migrations import objects, superseded
 from import_pipeline.database.migrations.files import Migration, checksum, squeeze
 from import_pipeline.database.migrations.objects import Drift
+from import_pipeline.database.planted import identify, list_triggers
+from import_pipeline.database.sql import query
 
 Connection = psycopg.Connection[Any]
 
@@ -158,6 +160,21 @@ def record(conn: Connection, migration: Migration | AppliedMigration, definition
             migration.version,
             migration.name,
             migration.checksum,
-            Jsonb({"server": objects.server_major(conn), "definitions": dict(definitions)}),
+            Jsonb(
+                {
+                    "server": objects.server_major(conn),
+                    "definitions": dict(definitions),
+                    "triggers": _list_triggers(conn),
+                }
+            ),
         ],
     )
+
+
+def note_triggers(conn: Connection) -> None:
+    """Take the triggers that are on the library's tables for known from now on."""
+    conn.execute(query("note_triggers"), {"triggers": Jsonb(_list_triggers(conn))})
+
+
+def _list_triggers(conn: Connection) -> list[str]:
+    return [identify(trigger, function) for trigger, function in list_triggers(conn).items()]

@@ -90,6 +90,8 @@ def apply(
     with without_limit(conn):
         while (migration := _apply_next(conn, migrations, lock_timeout_seconds)) is not None:
             applied.append(migration)
+        with translated(), conn.transaction():
+            history.note_triggers(conn)
         with reading(conn):
             _require_grants(conn)
     return applied
