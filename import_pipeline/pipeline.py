@@ -206,7 +206,8 @@ def add_vault_entries(
 def write_vault_entries(conn: _Connection, entries: Sequence[tuple[UUID, UUID | None]]) -> dict[UUID, str]:
     """Do what `add_vault_entries` does, in a transaction in the owner's name."""
     errors = {
-        recording_id: "its bank has no personal vault that its owner may write to; create one or name a vault"
+        recording_id: "its bank has no personal vault that its owner may write to; create one or name a vault, "
+        "and see whether `import-pipeline audit --rule vault-roles` names a role of theirs"
         for recording_id, vault_id in entries
         if vault_id is None
     }

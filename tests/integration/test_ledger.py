@@ -75,7 +75,7 @@ def ignored(key: str) -> Written:
 
 
 def write(conn: Connection, account: Account, written: Sequence[Written], run_id: str = "run-1") -> Counts:
-    with acting_as(conn, account.user_id):
+    with acting_as(conn, account.user_id, writes=("import_items",)):
         return record_outcomes(conn, account, run_id, written)
 
 
@@ -240,7 +240,10 @@ def test_items_are_found_by_key_and_only_those_of_the_account(conn: Connection, 
 
 def test_items_of_another_user_cannot_be_written(conn: Connection, account: Account) -> None:
     other = account_of(conn, tenants.make_user(conn, "ben@example.com"))
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), acting_as(conn, account.user_id):
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        acting_as(conn, account.user_id, writes=("import_items",)),
+    ):
         record_outcomes(conn, other, "run-1", [failed("a")])
 
 
@@ -257,7 +260,7 @@ def mixed(conn: Connection, account: Account) -> Account:
 
 
 def retry(conn: Connection, account: Account, *names: Any) -> set[str]:
-    with acting_as(conn, account.user_id):
+    with acting_as(conn, account.user_id, writes=("import_items",)):
         return {row["external_id"] for row in request_retry(conn, account.user_id, *names)}
 
 
@@ -284,7 +287,7 @@ def test_retry_can_be_limited_to_a_source_and_never_reaches_another_user(conn: C
     assert retry(conn, mixed, "demo", []) == set()
     assert retry(conn, mixed, "demo") == {"failed"}
     assert rows(conn, "user_id", "retry_at <= now()") == [(mixed.user_id,)]
-    with acting_as(conn, mixed.user_id):
+    with acting_as(conn, mixed.user_id, writes=("import_items",)):
         assert request_retry(conn, other.user_id) == []
 
 
@@ -328,7 +331,7 @@ def test_the_summary_tells_the_last_run_and_the_next_one(conn: Connection, accou
     assert next_sync() <= datetime.now(UTC), "an account that was never polled is due"
     conn.execute("insert into import_pipeline.polls (account_id, due_at) values (%s, %s)", [account.id, LATER])
     assert next_sync() == LATER
-    with acting_as(conn, account.user_id):
+    with acting_as(conn, account.user_id, writes=("import_items",)):
         record_outcomes(conn, account, "run-1", [waiting("b")])
     sooner = LATER - timedelta(days=2)
     conn.execute("update import_items set retry_at = %s", [sooner])

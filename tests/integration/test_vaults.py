@@ -11,6 +11,7 @@ import tenants
 from connectors.demo import START
 
 from import_pipeline import ConnectorRecord, insert_recording
+from import_pipeline.database.audit import find_findings
 from import_pipeline.defs.repairs import repair_vault_entries
 from import_pipeline.errors import BankError
 from import_pipeline.pipeline import add_missing_vault_entries, add_vault_entries, insert_recordings
@@ -165,6 +166,21 @@ def test_who_is_alone_in_a_bank_may_write_to_all_of_it_but_where_he_is_a_guest(a
     assert acme.put(zoe, vault_id=shared) == shared
     guest = acme.vault("coach", {acme.ana: "vault_owner", zoe: "guest"}, zoe.bank_id)
     assert "may not put recordings" in str(acme.put(zoe, vault_id=guest))
+
+
+@pytest.mark.parametrize("role", ["owner", "", None])
+def test_who_is_alone_in_a_bank_has_it_whatever_the_roles_of_an_application_are_called_and_audit_names_these(
+    acme: Acme, role: str | None
+) -> None:
+    acme.conn.execute("alter table vault_memberships drop constraint vault_memberships_role_check")
+    acme.conn.execute("alter table vault_memberships alter role drop not null")
+    acme.conn.execute("update vault_memberships set role = %s where user_id = %s", [role, acme.ben.id])
+    assert acme.put(acme.ben) == acme.ben.vault_id
+    assert acme.put(acme.ben, bank_id=acme.bank) is None, "elsewhere nobody has said that this role may"
+    (finding,) = find_findings(acme.conn, "vault-roles")
+    assert finding.object == (f"role {role!r} in vaults" if role else "members of vaults without a role")
+    acme.conn.execute("update vault_memberships set role = 'guest' where role is distinct from 'vault_owner'")
+    assert find_findings(acme.conn, "vault-roles") == []
 
 
 def test_a_vault_that_has_no_members_is_for_who_runs_the_bank(acme: Acme) -> None:
