@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,12 +28,8 @@ _TOKEN_FIELDS = ("access_token", "expires_at")
 _MAX_BYTES = 100_000
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What standard input holds: fields by name, or a value that does not say what it is."""
-
-    fields: Mapping[str, str]
-    nameless: str | None = None
+_Needs = Mapping[Authentication, Sequence[str]]
+"""Kinds of credentials, each with the fields that it needs."""
 
 
 def find_kinds(connector: Connector, kind: str | None) -> list[Authentication]:
@@ -63,30 +58,31 @@ def read_credential(
     Raises:
         ConfigurationError: Something is missing or cannot be a secret.
     """
-    needs = {each.kind: _needs(each, for_consent) for each in declared}
+    needs = {each: _needs(each, for_consent) for each in declared}
     names = list(dict.fromkeys(name for each in needs.values() for name in each))
     fields: dict[str, Any] = {name: value for name in names if (value := source_setting(connector.source_app, name))}
     from_environment = set(fields)
-    chosen = _find_satisfied(declared, needs, fields)
+    chosen = _find_satisfied(needs, fields)
     if chosen is None and not sys.stdin.isatty():
         given = _parse_input(_read_input(), connector, (*names, *_TOKEN_FIELDS))
-        fields = {**given.fields, **fields}
-        if given.nameless is not None:
-            fields[_find_only_missing(connector, declared, needs, fields)] = given.nameless
-        chosen = _find_satisfied(declared, needs, fields)
+        if isinstance(given, str):
+            fields[_find_only_missing(connector, needs, fields)] = given
+        else:
+            fields = given | fields
+        chosen = _find_satisfied(needs, fields)
         if chosen is None:
-            raise ConfigurationError(_tell_missing(connector, declared, needs, fields))
+            raise ConfigurationError(_tell_missing(connector, needs, fields))
     chosen = chosen or declared[0]
-    if used := [setting_name(connector.source_app, name) for name in needs[chosen.kind] if name in from_environment]:
+    if used := [setting_name(connector.source_app, name) for name in needs[chosen] if name in from_environment]:
         say(f"From the environment: {', '.join(used)}.")
-    missing = [name for name in needs[chosen.kind] if name not in fields]
+    missing = [name for name in needs[chosen] if name not in fields]
     if missing:
         if connector.permissions:
             say(f"{connector.title} needs {connector.permissions}.")
         say(f"How to get it: {connector.documentation_url}")
     for name in missing:
         fields[name] = click.prompt(_label(name), hide_input=name not in _SHOWN_WHILE_TYPED, err=True).strip()
-    own = (*needs[chosen.kind], *(() if for_consent or isinstance(chosen, ApiKey) else _TOKEN_FIELDS))
+    own = (*needs[chosen], *(() if for_consent or isinstance(chosen, ApiKey) else _TOKEN_FIELDS))
     checked = {name: _check(name, fields[name]) for name in own if fields.get(name)}
     return chosen, checked
 
@@ -97,38 +93,30 @@ def _needs(declared: Authentication, for_consent: bool) -> tuple[str, ...]:
     return declared.needs
 
 
-def _find_satisfied(
-    declared: Sequence[Authentication], needs: Mapping[str, Sequence[str]], fields: Mapping[str, Any]
-) -> Authentication | None:
-    return next((each for each in declared if all(fields.get(name) for name in needs[each.kind])), None)
+def _missing(names: Sequence[str], fields: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if not fields.get(name)]
 
 
-def _find_only_missing(
-    connector: Connector,
-    declared: Sequence[Authentication],
-    needs: Mapping[str, Sequence[str]],
-    fields: Mapping[str, Any],
-) -> str:
+def _find_satisfied(needs: _Needs, fields: Mapping[str, Any]) -> Authentication | None:
+    return next((each for each, names in needs.items() if not _missing(names, fields)), None)
+
+
+def _find_only_missing(connector: Connector, needs: _Needs, fields: Mapping[str, Any]) -> str:
     """Return the field that a nameless value must be."""
-    for each in declared:
-        missing = [name for name in needs[each.kind] if not fields.get(name)]
+    for names in needs.values():
+        missing = _missing(names, fields)
         if len(missing) == 1:
             return missing[0]
     raise ConfigurationError(
         f"Standard input holds a value without a name, which could be any of several. "
-        f"{_tell_missing(connector, declared, needs, fields)}"
+        f"{_tell_missing(connector, needs, fields)}"
     )
 
 
-def _tell_missing(
-    connector: Connector,
-    declared: Sequence[Authentication],
-    needs: Mapping[str, Sequence[str]],
-    fields: Mapping[str, Any],
-) -> str:
+def _tell_missing(connector: Connector, needs: _Needs, fields: Mapping[str, Any]) -> str:
     ways = [
-        ", ".join(setting_name(connector.source_app, name) for name in needs[each.kind] if not fields.get(name))
-        for each in declared
+        ", ".join(setting_name(connector.source_app, name) for name in _missing(names, fields))
+        for names in needs.values()
     ]
     return (
         f"To connect {connector.title}, set {'; or '.join(ways)}. Or give the same on standard input: "
@@ -147,10 +135,10 @@ def _read_input() -> str:
         raise ConfigurationError("Standard input holds something that is no text; give the credential only.") from None
 
 
-def _parse_input(text: str, connector: Connector, names: Sequence[str]) -> _Given:
-    """Read a JSON object, lines with names, or a single value."""
+def _parse_input(text: str, connector: Connector, names: Sequence[str]) -> dict[str, str] | str:
+    """Read a JSON object or lines with names; or a single value, which does not say what it is."""
     if text.startswith("{"):
-        return _Given(_parse_json(text, connector, names))
+        return _parse_json(text, connector, names)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     fields = {}
     for line in lines:
@@ -161,10 +149,10 @@ def _parse_input(text: str, connector: Connector, names: Sequence[str]) -> _Give
         if value.strip():
             fields[name] = value.strip()
     else:
-        return _Given(fields)
+        return fields
     if len(lines) > 1:
         raise ConfigurationError(f"Standard input must be `name=value` lines with the names {', '.join(names)}.")
-    return _Given({}, lines[0])
+    return lines[0]
 
 
 def _parse_json(text: str, connector: Connector, names: Sequence[str]) -> dict[str, str]:

@@ -4,10 +4,9 @@ Derived from the connectors. They run by themselves with the refresh of the asse
 one op, so that a refresh stays cheap. A failure names what is wrong and what to do. Coverage is in `coverage.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import dagster as dg
 import psycopg
@@ -34,7 +33,7 @@ _DESCRIPTIONS = {
     "fresh": "Every active account was synced lately.",
 }
 _Conn = psycopg.Connection[Any]
-_Rows = Sequence[Mapping[str, Any]]
+_Rows = list[dict[str, Any]]
 
 
 def build_checks(connectors: Iterable[Connector]) -> dg.AssetChecksDefinition:
@@ -77,35 +76,31 @@ def build_checks(connectors: Iterable[Connector]) -> dg.AssetChecksDefinition:
 def check_duplicates(conn: _Conn, connectors: Sequence[Connector]) -> Iterator[dg.AssetCheckResult]:
     """Say of each source whether a call of it is stored more than once."""
     for connector, rows in _ask_by_source(conn, "find_duplicates_by_source", connectors):
-        if not rows:
-            yield _passed("no_duplicates", connector, "Every call is stored once.")
-            continue
-        names = _name_owners(conn, rows)
-        yield _failed(
+        yield _judge(
             "no_duplicates",
             connector,
-            f"Calls that are stored more than once: {rows[0]['total']}. An older importer stored "
-            "them, or the index recordings_import_key is missing. `import-pipeline duplicates` merges them, "
-            "`import-pipeline migrate --check` says what is missing.",
+            rows,
+            "Every call is stored once.",
+            "Calls that are stored more than once",
+            "An older importer stored them, or the index recordings_import_key is missing. "
+            "`import-pipeline duplicates` merges them, `import-pipeline migrate --check` says what is missing.",
             ["User", "External id", "Copies"],
-            [(names[row["user_id"]], row["external_id"], row["copies"]) for row in rows],
+            [(row["owner"], row["external_id"], row["copies"]) for row in rows],
         )
 
 
 def check_vault_entries(conn: _Conn, connectors: Sequence[Connector]) -> Iterator[dg.AssetCheckResult]:
     """Say of each source whether a recording of it is in no vault."""
     for connector, rows in _ask_by_source(conn, "find_unvaulted_by_source", connectors):
-        if not rows:
-            yield _passed("vault_entries", connector, "Every recording is in a vault.")
-            continue
-        names = _name_owners(conn, rows)
-        yield _failed(
+        yield _judge(
             "vault_entries",
             connector,
-            f"Recordings that are in no vault: {rows[0]['total']}. Nobody sees them there. "
-            "Launch the job repair_vault_entries.",
+            rows,
+            "Every recording is in a vault.",
+            "Recordings that are in no vault",
+            "Nobody sees them there. Launch the job repair_vault_entries.",
             ["User", "Title", "Recording"],
-            [(names[row["user_id"]], row["title"], row["recording_id"]) for row in rows],
+            [(row["owner"], row["title"], row["recording_id"]) for row in rows],
         )
 
 
@@ -113,13 +108,14 @@ def check_overdue(conn: _Conn, connector: Connector) -> dg.AssetCheckResult:
     """Say whether an item of a source waits past its deadline."""
     limit = connector.transcript_deadline + _OVERDUE_AFTER
     rows = _ask(conn, "find_overdue_items", source_app=connector.source_app, seconds=limit.total_seconds())
-    if not rows:
-        return _passed("nothing_overdue", connector, f"Nothing waits for more than {_span(limit)}.")
-    return _failed(
+    return _judge(
         "nothing_overdue",
         connector,
-        f"Items that wait for more than {_span(limit)}: {rows[0]['total']}. A sync of their accounts imports them or "
-        "says why not; the check fresh and the asset import_health say why none came.",
+        rows,
+        f"Nothing waits for more than {_span(limit)}.",
+        f"Items that wait for more than {_span(limit)}",
+        "A sync of their accounts imports them or says why not; the check fresh and the asset import_health say why "
+        "none came.",
         ["Account", "Item", "Waiting since", "Next attempt", "Why"],
         [
             (
@@ -138,19 +134,20 @@ def check_fresh(conn: _Conn, connector: Connector) -> dg.AssetCheckResult:
     """Say whether every active account of a source was synced lately; a warning, because nothing is lost by waiting."""
     limit = 2 * connector.polling_interval + _LATE_AFTER
     rows = _ask(conn, "find_late_accounts", source_app=connector.source_app, seconds=limit.total_seconds())
-    if not rows:
-        return _passed("fresh", connector, f"No active account has waited for a sync for more than {_span(limit)}.")
-    return _failed(
+    return _judge(
         "fresh",
         connector,
-        f"Active accounts that were not synced for {_span(limit)} or more: {rows[0]['total']}. The reason stands "
-        f"beside each. If no run is started, switch on the sensor or schedule of {connector.title} under Automation.",
+        rows,
+        f"No active account has waited for a sync for more than {_span(limit)}.",
+        f"Active accounts that were not synced for {_span(limit)} or more",
+        "The reason stands beside each. If no run is started, switch on the sensor or schedule of "
+        f"{connector.title} under Automation.",
         ["Account", "Last success", "Why"],
         [
             (
                 row["label"],
                 show_time(row["last_sync_at"]),
-                describe_account_problem(dict(row), connector) or "no run was started for it",
+                describe_account_problem(row, connector) or "no run was started for it",
             )
             for row in rows
         ],
@@ -159,46 +156,44 @@ def check_fresh(conn: _Conn, connector: Connector) -> dg.AssetCheckResult:
 
 
 def _ask_by_source(conn: _Conn, name: str, connectors: Sequence[Connector]) -> Iterator[tuple[Connector, _Rows]]:
-    """Ask about all sources at once: each of these questions reads all recordings."""
+    """Ask about all sources at once, because each of these questions reads all recordings; and name the owners."""
     if not connectors:
         return
     rows = _ask(conn, name, source_apps=[connector.source_app for connector in connectors])
+    names = name_users(conn, [row["user_id"] for row in rows if row["user_id"] is not None])
+    for row in rows:
+        row["owner"] = names.get(row["user_id"], "nobody")
     for connector in connectors:
         yield connector, [row for row in rows if row["source_app"] == connector.source_app]
 
 
-def _ask(conn: _Conn, name: str, **parameters: Any) -> list[dict[str, Any]]:
+def _ask(conn: _Conn, name: str, **parameters: Any) -> _Rows:
     with acting_as(conn, None), conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query(name), parameters | {"limit": _MOST_SHOWN}).fetchall()
 
 
-def _name_owners(conn: _Conn, rows: _Rows) -> dict[UUID | None, str]:
-    owners = [row["user_id"] for row in rows if row["user_id"] is not None]
-    names: dict[UUID | None, str] = {user_id: label for user_id, label in name_users(conn, owners).items()}
-    return names | {None: "nobody"}
-
-
-def _passed(name: str, connector: Connector, description: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name, asset_key=recordings_key(connector), passed=True, description=description
-    )
-
-
-def _failed(
+def _judge(
     name: str,
     connector: Connector,
-    description: str,
+    found: _Rows,
+    good: str,
+    bad: str,
+    advice: str,
     headings: Sequence[str],
-    rows: Sequence[Sequence[Any]],
+    cells: Sequence[Sequence[Any]],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
+    """Pass if nothing was found, else say how much of what is `bad`, and show it."""
+    key = recordings_key(connector)
+    if not found:
+        return dg.AssetCheckResult(check_name=name, asset_key=key, passed=True, description=good)
     return dg.AssetCheckResult(
         check_name=name,
-        asset_key=recordings_key(connector),
+        asset_key=key,
         passed=False,
         severity=severity,
-        description=description,
-        metadata={"found": dg.MetadataValue.md(to_markdown(headings, rows))},
+        description=f"{bad}: {found[0]['total']}. {advice}",
+        metadata={"found": dg.MetadataValue.md(to_markdown(headings, cells))},
     )
 
 

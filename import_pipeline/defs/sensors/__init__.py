@@ -15,6 +15,7 @@ from uuid import UUID
 
 import dagster as dg
 import psycopg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from import_pipeline.connectors.base import Connector
 from import_pipeline.database.errors import describe_database_error
@@ -36,13 +37,6 @@ FIRST_IMPORT_TAG = "first_import"
 _LOOKED_AT = 1000
 _SILENT_AFTER = timedelta(minutes=10)
 _CLOSED_AFTER = timedelta(minutes=1)
-_OUTSTANDING = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 _BROKEN = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -124,7 +118,7 @@ def find_outstanding_runs(
     Nor those that say they are under way but have been silent for ten minutes and hold no account: their process is
     gone, and what they were to do is to be asked for again.
     """
-    records = _find_runs(instance, connector, _OUTSTANDING)
+    records = _find_runs(instance, connector, NOT_FINISHED_STATUSES)
     silent_since = datetime.now(UTC) - _SILENT_AFTER
     silent = [
         record.dagster_run
