@@ -1,7 +1,7 @@
 """How a connection to PostgreSQL is opened, and how long it waits for an answer.
 
 A server that is gone is noticed by the operating system within a minute. One that is there and says nothing, a pooler
-that was stopped for instance, is given up after `LONGEST_STATEMENT_SECONDS`: else a run would hang for ever. Which
+that was stopped for instance, is given up after `LONGEST_STATEMENT_SECONDS`, so that no run hangs. Which
 database it is, and lending connections, is in `opening.py` and `stages/postgres.py`.
 """
 
@@ -46,7 +46,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     """A connection that gives up a statement which is not over in time, and with it itself.
 
     Attributes:
-        longest_statement_seconds: None means to wait for ever.
+        longest_statement_seconds: None means no limit.
     """
 
     longest_statement_seconds: float | None = None
@@ -59,8 +59,8 @@ class BoundedConnection(psycopg.Connection[Any]):
     def require_alive(self) -> None:
         """Prove that the server still answers, with a question only where that is in doubt.
 
-        A run borrows a connection dozens of times, and each question is a round trip. None is needed where the server
-        has just answered and has said nothing since: that it closes the connection waits in the socket.
+        A run borrows a connection dozens of times, and each question is a round trip. None is needed if the server
+        answered just now and the socket has nothing to read: a closed connection would show as readable.
 
         Raises:
             psycopg.OperationalError: It does not.

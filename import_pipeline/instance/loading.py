@@ -1,4 +1,4 @@
-"""Loading what is heavy, such as Dagster, without looking for garbage meanwhile.
+"""Loading what is heavy, such as Dagster, without garbage collection.
 
 Loading makes objects by the hundred thousand and none to be collected. Python looks among them again and again, the
 last time when the process ends, and that took a fifth of all processor time of a short import.
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Look for no garbage meanwhile; what is there at the end stays for good, and nobody looks at it later either."""
+    """Disable garbage collection in the block, then freeze all objects that exist."""
     gc.disable()
     try:
         yield

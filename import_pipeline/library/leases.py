@@ -240,7 +240,7 @@ def is_process_gone(process: str) -> bool:
         return False
     try:
         found = psutil.Process(int(pid))
-        # A zombie has ended; without an init process, as in many containers, it stays in the table for ever.
+        # A zombie has ended; without an init process, as in many containers, it stays in the table.
         return abs(found.create_time() - float(created)) > 1 or found.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

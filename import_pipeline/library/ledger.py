@@ -132,7 +132,7 @@ def send_outcomes(
         conn.execute(query("settle_provisional_items"), account_of | {"run_id": run_id, "provisional_ids": replaced})
 
     def count(counted: set[str]) -> Counts:
-        # No row: it is imported already, and this attempt came to less.
+        # No row: it is imported already, and this attempt failed or waits.
         now: dict[str, tuple[str, str | None]] = dict.fromkeys(rows, ("imported", None))
         now |= {key: (status, run) for key, status, run in (cursor if rows else ())}
         statuses = Counter(status for status, _ in now.values())

@@ -1,9 +1,9 @@
 """How much may still be asked of a provider: one budget per account and limit, shared by all processes.
 
-A budget is a row in `import_pipeline.rate_budgets`, a log of what was asked within the last span. A request counts from
-when it is sent until one span after its answer, less what every answer takes, since the provider counted it somewhere
-in between: so no span ever holds more than the limit, whether the provider's windows slide or not. Time is the
-database's.
+A budget is a row in `import_pipeline.rate_budgets`, a log of what was asked within the last span. We do not know
+when the provider counted a request: somewhere between sending and answer. So it counts from sending until one
+span after the answer, minus the shortest answer time seen. Then no span ever holds more than the limit, whether the
+provider's windows slide or not. Time is the database's.
 
 Why not a library: those that share a budget through PostgreSQL create tables of their own, one row per request, which
 the importer's role may not do; none knows of requests on their way or of the silence a provider demands.
@@ -152,9 +152,8 @@ class RateBudget:
     def _learn(self, seconds: float) -> float:
         """Note how long an answer took, and return how much earlier than at its end a request may count.
 
-        No answer takes less than the quickest: what of that time lies before the moment at which the provider counts,
-        the next request will need as well, and what lies behind it has passed since this one was counted. The first
-        ones say nothing, since a connection is opened for each of them.
+        Every request takes at least as long as the quickest one. That time is the same for each request, so it need
+        not be added to the span. The first answers do not count, since a connection is opened for each of them.
         """
         self._answers.number += 1
         self._answers.quickest = min(self._answers.quickest, seconds)
@@ -172,11 +171,11 @@ class RateBudget:
     def _ask(self, statement: str, parameters: dict[str, Any]) -> Any:
         try:
             with self._connect() as conn, conn.cursor(row_factory=tuple_row) as cursor:
-                with acting_at_once(conn, None, writes=()):  # whoever shares the account waits for the budget meanwhile
+                with acting_at_once(conn, None, writes=()):  # others of the account wait for the budget
                     cursor.execute(statement, parameters)
                 return cursor.fetchone()
         except (psycopg.errors.ForeignKeyViolation, psycopg.errors.NoDataFound):
-            raise ReconnectError("The account was deleted meanwhile; connect the source again.") from None
+            raise ReconnectError("The account was deleted during the run; connect the source again.") from None
         except psycopg.errors.LockNotAvailable:
             raise AccountLockedError from None
 

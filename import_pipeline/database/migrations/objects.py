@@ -13,7 +13,7 @@ from import_pipeline.database.sql import query
 
 OWN_PATH = "set local search_path = '', pg_temp"
 """Nothing that somebody planted is asked. Temporary types, which a pooled session may have from another client, come
-last: else the names of PostgreSQL's own would be written otherwise, and taken for the others."""
+last: otherwise the names of PostgreSQL's own types would be spelt differently."""
 
 Connection = psycopg.Connection[Any]
 

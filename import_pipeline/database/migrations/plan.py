@@ -22,7 +22,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing of the owner's, or beside his, that migrating would touch.
+    """An object of the owner's, or one beside them, that migrating would touch.
 
     Args:
         kind: What would be done.

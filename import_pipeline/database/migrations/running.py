@@ -37,7 +37,7 @@ def check(conn: Connection, migrations: Sequence[Migration] | None = None) -> Mi
     """Compare a database with this version, changing nothing.
 
     Args:
-        conn: A connection that may read schema `import_pipeline`: whoever migrates may.
+        conn: A connection that may read schema `import_pipeline`, such as the owner's.
         migrations: Other migrations than those of this version.
 
     Raises:
@@ -71,8 +71,8 @@ def apply(
     Args:
         conn: A connection without open transaction.
         migrations: Other migrations than those of this version.
-        lock_timeout_seconds: How long a statement waits for a table that somebody else has locked. Meanwhile everybody
-            who comes later waits behind it.
+        lock_timeout_seconds: How long a statement waits for a table that somebody else has locked. All later
+            statements on that table wait behind it.
 
     Returns:
         The migrations that this call applied, oldest first.
