@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from import_pipeline.cli.output import answer, print_json, print_table, say
+from import_pipeline.cli.output import answer, print_json, print_table, printable, say
 from import_pipeline.cli.session import json_option
 from import_pipeline.database import migrations
+from import_pipeline.database.audit import find_new_triggers
 from import_pipeline.database.embedded.installation import find_program
 from import_pipeline.database.opening import Database, database_url
 from import_pipeline.errors import ConfigurationError, MigrationError
@@ -48,6 +49,7 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
     with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check and migrations.find_pending(conn):
             _require_agreement(migrations.find_changes(conn), yes)
+        new = [] if check else [finding.object for finding in find_new_triggers(conn)]
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]
         makes_login = not database.is_embedded and any("create_roles" in name for name in applied)
         status = migrations.check(conn)
@@ -66,6 +68,8 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
             say("The database is not as the migrations left it. Put it back: nothing repairs it by itself.")
         elif status.is_current:
             say("The database is up to date.")
+        for trigger in new:
+            say(f"New since the database was migrated, and known from now on: {printable(trigger)}")
         if makes_login:
             _advise_login()
     raise SystemExit(0 if status.is_current else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -130,9 +131,11 @@ def _open_output(path: Path | None) -> Iterator[IO[bytes]]:
     if path is None:
         yield sys.stdout.buffer
         return
-    partial = path.with_name(path.name + ".partial")
+    # In a folder where others may write, a file of a name that can be guessed may be theirs before we open it.
+    partial = path.with_name(f".import-pipeline-{secrets.token_hex(16)}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(partial, "wb", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
             yield file
         partial.replace(path)
     finally:

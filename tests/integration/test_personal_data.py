@@ -331,6 +331,30 @@ def test_export_writes_a_private_file_that_appears_only_when_it_is_complete(
     assert shell.run("export", "--user", "ana@example.com", "--output", path).code == 2
     assert path.read_text(encoding="utf-8") == lines
     assert sorted(tmp_path.glob("ana*")) == [path]
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_export_writes_into_no_file_that_somebody_else_laid_in_its_way(
+    users: tuple[tenants.User, tenants.User], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    theirs, path = tmp_path / "theirs", folder / "ana.jsonl"
+    theirs.write_text("")
+    theirs.chmod(0o666)
+    (folder / "ana.jsonl.partial").hardlink_to(theirs)
+    path.symlink_to(theirs)
+    asked = ("export", "--user", "ana@example.com", "--output", path)
+    assert shell.run(*asked).code == 0
+    assert (path.is_symlink(), path.stat().st_mode & 0o777) == (False, 0o600)
+    assert SAID in path.read_text(encoding="utf-8")
+
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    for lay in (Path.hardlink_to, Path.symlink_to):
+        lay(folder / ".import-pipeline-guessed.partial", theirs)
+        assert shell.run(*asked).code == 2
+        (folder / ".import-pipeline-guessed.partial").unlink(missing_ok=True)
+    assert theirs.read_text() == ""
 
 
 def test_an_unknown_user_has_nothing_to_export_or_erase(world: World, shell: Shell) -> None:

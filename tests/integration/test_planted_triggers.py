@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 import tenants
 from commands import Shell
 from connectors.demo import START, Demo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from world import World, calls, problem_of
 
-from import_pipeline import ConnectorRecord
+from import_pipeline import ConnectorRecord, insert_recording, run_pipeline
 from import_pipeline.database import audit, migrations
 from import_pipeline.database.planted import TENANCY_TABLES, find_planted_triggers, require_nothing_planted
 from import_pipeline.database.tenancy import acting_as, acting_at_once
 from import_pipeline.errors import PlantedTriggerError
-from import_pipeline.pipeline import insert_recordings
-from import_pipeline.records import Account, ListedItem
+from import_pipeline.library.accounts import activate_account, ensure_account, move_cursor
+from import_pipeline.library.sync_jobs import close_sync_job
+from import_pipeline.pipeline import add_missing_vault_entries, add_vault_entries, insert_recordings
+from import_pipeline.providers.credentials import forget_credential
+from import_pipeline.records import Account, Counts, Ignored, Known, ListedItem, Ready
 from import_pipeline.stages import insert
+from import_pipeline.stages.insert import write_outcomes
 
 Connection = psycopg.Connection[Any]
 
 
+RECORD = ConnectorRecord("1", "demo", "Weekly", "[00:00:01] Ana: Hello.", START)
+
+
 def admins(url: str) -> str:
     return re.sub(r"//[^@/]*@", "//postgres@", url)
+
+
+def login_of(url: str) -> str:
+    return re.sub(r"//[^@/]*@", "//import_login@", url)
 
 
 BODY = "() returns trigger language plpgsql as $$ begin return new; end $$;"
@@ -266,3 +280,108 @@ def test_erase_and_merge_refuse_to_run_a_strangers_code_with_the_owners_login_an
         assert conn.execute("select to_regclass('public.taken_over')").fetchone() == (None,)
         assert shell.run("duplicates", "--merge", "--yes").code == 0
         assert shell.run("erase", "--user", "ana2@example.com", "--yes").code == 0
+
+
+# -- What the importer does -------------------------------------------------------------------------------------------
+
+COPY_ALL = """
+create function pg_temp.copy_all() returns trigger language plpgsql as $$
+begin
+    raise warning 'a stranger''s code ran';
+    perform set_config('test.stolen', 'yes', false);
+    return coalesce(new, old);
+end
+$$
+"""
+STEAL = "create trigger steal before insert or update on {} for each row execute function pg_temp.copy_all()"
+
+
+@contextmanager
+def attacker(conn: Connection, url: str) -> Iterator[Connection]:
+    """A user who is logged in to SQL, with the right to put triggers on tables that Supabase gives by default."""
+    conn.execute("grant trigger on all tables in schema public to authenticated")
+    conn.commit()
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute("set session authorization authenticated")
+        session.execute(COPY_ALL)
+        session.execute("set lock_timeout = '200ms'")
+        yield session
+
+
+def test_every_function_that_writes_refuses_while_a_trigger_is_planted(conn: Connection, database_url: str) -> None:
+    ana = tenants.make_user(conn)
+    conn.commit()
+    with psycopg.connect(database_url, autocommit=True) as ours:
+        account_id = ensure_account(ours, ana.id, "demo", ana.email)
+        account = Account(account_id, ana.id, "demo", "Ana", START, sync_job_id=uuid4())
+        ready = Ready(ListedItem("1", "Weekly", START, None), RECORD)
+        recording = insert_recording(ours, ana.id, replace(RECORD, external_id="2"))
+        doings: dict[str, dict[str, Callable[[], object]]] = {
+            "recordings": {
+                "insert_recording": lambda: insert_recording(ours, ana.id, RECORD),
+                "insert_recordings": lambda: insert_recordings(ours, ana.id, [RECORD]),
+                "write_outcomes": lambda: write_outcomes(ours, account, "run", [ready]),
+            },
+            "vault_entries": {
+                "add_vault_entries": lambda: add_vault_entries(ours, ana.id, [(recording, ana.vault_id)]),
+                "add_missing_vault_entries": lambda: add_missing_vault_entries(ours, ana.id, [recording]),
+                "write_outcomes": lambda: write_outcomes(ours, account, "run", [Known(ready.item, recording)]),
+            },
+            "import_items": {
+                "write_outcomes": lambda: write_outcomes(ours, account, "run", [Ignored(ready.item, "A test.")]),
+                "activate_account": lambda: activate_account(ours, account_id, ana.id, "demo", None, None),
+            },
+            "sync_jobs": {
+                "close_sync_job": lambda: close_sync_job(ours, account, "run", Counts()),
+                "write_outcomes": lambda: write_outcomes(ours, account, "run", [ready]),
+            },
+            "import_sources": {
+                "ensure_account": lambda: ensure_account(ours, ana.id, "demo", ana.email),
+                "move_cursor": lambda: move_cursor(ours, account_id, ana.id, START, None),
+                "forget_credential": lambda: forget_credential(ours, account_id, ana.id),
+            },
+        }
+        with attacker(conn, database_url) as session:
+            for table, functions in doings.items():
+                session.execute("set session authorization authenticated")
+                session.execute(STEAL.format(f"public.{table}"))
+                for name, function in functions.items():
+                    with pytest.raises(PlantedTriggerError, match=f"the trigger steal on public.{table} is there"):
+                        function()
+                    assert ours.info.transaction_status == TransactionStatus.IDLE, name
+                told = run_pipeline(ours, ana.id, RECORD)
+                assert "the trigger steal" in str(told.error)
+                session.execute("reset session authorization")
+                session.execute(f"drop trigger steal on {table}")  # type: ignore[arg-type]
+        assert ours.execute("select current_setting('test.stolen', true)").fetchone() in ((None,), ("",))
+        assert write_outcomes(ours, account, "run", [ready])[0].inserted == 1
+
+
+# -- What was not there -----------------------------------------------------------------------------------------------
+
+
+def test_audit_names_a_trigger_that_was_not_there_and_migrating_takes_note_of_it(
+    migrated: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A built-in function that refuses what it is not made for would stop every import, and belongs to no stranger."""
+    shell = Shell(monkeypatch, capsys)
+    shell.set(DATABASE_URL=migrated)
+    with psycopg.connect(admins(migrated), autocommit=True) as conn:
+        importer = psycopg.connect(login_of(migrated), autocommit=True)
+        assert [each for each in audit.find_findings(importer, "foreign-triggers") if "trigger" in each.object] == []
+        conn.execute("set role authenticated")
+        conn.execute(
+            "create trigger slow before insert on public.recordings for each row"
+            " execute function suppress_redundant_updates_trigger()"
+        )
+        conn.execute("reset role")
+        for session in (importer, conn):
+            (found,) = [each for each in audit.find_findings(session, "foreign-triggers") if "trigger" in each.object]
+            assert (found.severity, found.object) == ("warning", "trigger slow on public.recordings")
+            assert "Was not there when the database was migrated" in found.problem
+        outcome = shell.run("migrate")
+        assert outcome.code == 0
+        assert "trigger slow on public.recordings" in outcome.stderr
+        assert [each for each in audit.find_findings(importer, "foreign-triggers") if "trigger" in each.object] == []
+        assert "trigger slow" not in shell.run("migrate").stderr
+        importer.close()
