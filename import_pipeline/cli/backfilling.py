@@ -23,12 +23,12 @@ from import_pipeline.errors import ConfigurationError
 from import_pipeline.library.accounts import FoundAccount, find_run_accounts
 from import_pipeline.providers.credentials import find_options
 from import_pipeline.records import Counts
+from import_pipeline.stages.run import PARTITION_TAG
 from import_pipeline.stages.windows import list_months, plan_month, span_of
 
 _SHOWN_ACCOUNTS = 5
 _SHOWN_MONTHS = 36
 _REMEMBERED_RUNS = 1000
-_PARTITION = "dagster/partition"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _imported_before(instance: dg.DagsterInstance, connector: Connector, user_id
         limit=_REMEMBERED_RUNS,
     )
     for record in records:
-        month = record.dagster_run.tags.get(_PARTITION)
+        month = record.dagster_run.tags.get(PARTITION_TAG)
         config: Any = record.dagster_run.run_config
         users = set(config.get("ops", {}).get("connect", {}).get("config", {}).get("users", []))
         if month is not None and record.end_time is not None and (not users or ours <= users):

@@ -7,13 +7,14 @@ import threading
 import webbrowser
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import click
 
 from import_pipeline.cli.output import complain, plural, print_json, say
 from import_pipeline.cli.session import INTERRUPTED, json_option, open_session, user_option
+from import_pipeline.connectors.base import Connector, get_connector
 from import_pipeline.database.opening import Database, open_database
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import (
@@ -29,8 +30,6 @@ from import_pipeline.library.ledger import count_recordings
 from import_pipeline.providers.keys import KeyRing, Secrets, open_key_ring
 from import_pipeline.records import Access, Account, JsonObject
 
-if TYPE_CHECKING:
-    from import_pipeline.connectors.base import Connector
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
 _CONNECT_AGAIN = re.compile(r" (Its access has ended: run|Run) `import-pipeline connect[^`]*`[^.]*\.")
 
@@ -153,8 +152,6 @@ def rotate_key(as_json: bool) -> None:
 
 
 def _require_credentials(source: str) -> Connector:
-    from import_pipeline.connectors.base import get_connector
-
     connector = get_connector(source)
     if not connector.authenticates_by:
         command = f"sync {source}" if connector.is_polled else "upload PATH"

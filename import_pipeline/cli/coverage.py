@@ -8,6 +8,7 @@ import click
 
 from import_pipeline.cli.output import plural, print_json, print_table, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
+from import_pipeline.connectors.base import get_connector
 from import_pipeline.database.tenancy import database_time
 from import_pipeline.errors import ConfigurationError, ItemError, SourceUnavailableError, class_of, passes
 from import_pipeline.library.accounts import find_accounts
@@ -23,7 +24,6 @@ def coverage(source: str, month: str, user: str | None, as_json: bool) -> None:
 
     Only the listing is asked for, nothing is imported. Exits with 1 if a call is missing or has failed.
     """
-    from import_pipeline.connectors.base import get_connector
     from import_pipeline.library.clients import Storage
     from import_pipeline.stages.coverage import compare_account, parse_month
 
@@ -57,9 +57,8 @@ def coverage(source: str, month: str, user: str | None, as_json: bool) -> None:
                 for item in differences
             ],
         )
-    listed = len(compared.items) - compared.counts["no longer listed"]
-    imported = compared.counts["imported"]
-    say(f"{plural(listed, 'call')} listed, {imported} of them imported, {plural(len(differences), 'difference')}.")
+    listed, imported = plural(compared.listed, "call"), compared.counts["imported"]
+    say(f"{listed} listed, {imported} of them imported, {plural(len(differences), 'difference')}.")
     if compared.counts["missing"]:
         say(f"A backfill of this month, or `import-pipeline sync {source} --full`, imports what is missing.")
     raise SystemExit(0 if compared.is_complete else 1)

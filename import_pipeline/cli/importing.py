@@ -11,6 +11,7 @@ import click
 
 from import_pipeline.cli.output import plural, print_json, say
 from import_pipeline.cli.session import default_user, json_option, open_session, user_option
+from import_pipeline.connectors.base import get_connector
 from import_pipeline.database.opening import open_database
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ConfigurationError
@@ -30,7 +31,6 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
     is still being written is left alone, a renamed copy is not imported twice. Files in a drop
     folder are read by its rules: without following links, and only from the folder of the user.
     """
-    from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload import FileUpload
     from import_pipeline.connectors.file_upload.files import display_path, path_as_text
 
@@ -53,7 +53,6 @@ def upload(paths: tuple[Path, ...], user: str | None, as_json: bool) -> None:
 @json_option
 def sync(source: str, full: bool, user: str | None, as_json: bool) -> None:
     """Import what is new at a source."""
-    from import_pipeline.connectors.base import get_connector
     from import_pipeline.providers.credentials import find_options
 
     connector = get_connector(source)
@@ -111,8 +110,6 @@ def backfill(
     first. Repeated, it lists all and imports the rest. The UI launches the same from the page of the source's job:
     Partitions, Launch backfill.
     """
-    from import_pipeline.connectors.base import get_connector
-
     connector = get_connector(source)
     with open_database() as database:
         with loading():  # Dagster
@@ -128,7 +125,6 @@ def backfill(
 @json_option
 def retry(source: str | None, items: tuple[str, ...], user: str | None, as_json: bool) -> None:
     """Try again what failed, or single items; brings back deleted ones."""
-    from import_pipeline.connectors.base import get_connector
     from import_pipeline.connectors.file_upload.files import ids_of_file
     from import_pipeline.library.drop_folder import reach_of_command
 

@@ -10,6 +10,7 @@ import click
 
 from import_pipeline.cli.output import answer, plural, print_json, print_table, printable, say, show_time
 from import_pipeline.cli.session import json_option, open_session, user_option
+from import_pipeline.connectors.base import discover_connectors, get_connector
 from import_pipeline.database.tenancy import acting_as
 from import_pipeline.errors import ADVICE
 from import_pipeline.library.ledger import (
@@ -46,8 +47,6 @@ def counts(user: str | None, as_json: bool) -> None:
 @json_option
 def status(user: str | None, as_json: bool) -> None:
     """Show each account: whether it is connected, last run, what is imported, waiting, failed."""
-    from import_pipeline.connectors.base import discover_connectors
-
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
         rows = summarise_accounts(conn, user_id)
     connectors = discover_connectors()
@@ -96,8 +95,6 @@ def status(user: str | None, as_json: bool) -> None:
 @json_option
 def failures(source: str | None, limit: int, user: str | None, as_json: bool) -> None:
     """List the items that could not be imported, with the reason, newest first."""
-    from import_pipeline.connectors.base import get_connector
-
     if source is not None:
         get_connector(source)  # a mistyped source is told, and not taken for one without failures
     with open_session(user) as (_, conn, user_id), acting_as(conn, user_id):
@@ -158,8 +155,6 @@ def why(item: str, user: str | None, as_json: bool) -> None:
 @json_option
 def sources(as_json: bool) -> None:
     """List the sources that can be imported from."""
-    from import_pipeline.connectors.base import discover_connectors
-
     rows = [
         {
             "source": connector.source_app,

@@ -38,14 +38,13 @@ def prepare_instance(database: Database) -> Path:
         return Path(os.environ["DAGSTER_HOME"])
     folder = home() / "dagster"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = _HEADER + settings()
     if database.server is not None and not os.environ.get(DAGSTER_URL):
         database.server.ensure_database(_DATABASE_NAME)
         os.environ[DAGSTER_URL] = database.server.url(_DATABASE_NAME)
     if os.environ.get(DAGSTER_URL):
         os.environ[DAGSTER_URL] = with_psycopg2(os.environ[DAGSTER_URL])
-        text = _HEADER + settings() + _POSTGRES_STORAGE
-    else:
-        text = _HEADER + settings()
+        text += _POSTGRES_STORAGE
     _write_if_changed(folder / "dagster.yaml", text)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder

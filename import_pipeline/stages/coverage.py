@@ -27,6 +27,7 @@ from import_pipeline.providers.credentials import find_options
 from import_pipeline.providers.http import HttpClient
 from import_pipeline.records import Account, ListedItem, Window
 from import_pipeline.stages.listing import list_items
+from import_pipeline.stages.windows import span_of
 
 Verdict = Literal[
     "imported", "new", "waiting", "failed", "ignored", "deleted", "missing", "no longer listed"
@@ -75,6 +76,11 @@ class Coverage:
         return Counter(item.verdict for item in self.items)
 
     @property
+    def listed(self) -> int:
+        """How many items the source lists."""
+        return len(self.items) - self.counts["no longer listed"]
+
+    @property
     def differences(self) -> list[Explained]:
         """All items that are not both listed and imported."""
         return [item for item in self.items if item.verdict != "imported"]
@@ -92,12 +98,10 @@ def parse_month(text: str, now: datetime) -> Window:
         ConfigurationError: It names none.
     """
     try:
-        start = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=UTC) if text.strip() else now.astimezone(UTC)
-    except ValueError:
+        month = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=UTC) if text.strip() else now.astimezone(UTC)
+        return span_of(month)
+    except (ValueError, OverflowError):  # the second: there is no month after it
         raise ConfigurationError(f"{text!r} is not a month; write it like 2024-05.") from None
-    start = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-    return Window(start, end)
 
 
 def read_account(conn: psycopg.Connection[Any], found: FoundAccount) -> Account:

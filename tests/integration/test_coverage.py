@@ -176,7 +176,7 @@ def test_a_month_is_named_as_people_write_it(text: str, month: str) -> None:
     assert timedelta(days=28) <= window.end - window.start <= timedelta(days=31)
 
 
-@pytest.mark.parametrize("text", ["2024", "May 2024", "2024-13", "2024-05-01"])
+@pytest.mark.parametrize("text", ["2024", "May 2024", "2024-13", "2024-05-01", "9999-12"])
 def test_what_names_no_month_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="2024-05"):
         parse_month(text, datetime.now(UTC))

@@ -28,12 +28,6 @@ _MONTHS_SHOWN_AT_ONCE = 12
 _LONGEST_BAR = 10
 
 
-def build_assets(connectors: Iterable[Connector]) -> list[dg.AssetSpec | dg.AssetsDefinition]:
-    """Return all assets of these sources."""
-    known = list(connectors)
-    return [*(recordings_asset(each) for each in known), build_import_counts(known), build_import_health(known)]
-
-
 def recordings_key(connector: Connector) -> dg.AssetKey:
     """Return the key of the asset that stands for a source's recordings."""
     return dg.AssetKey(["recordings", connector.source_app])
@@ -84,19 +78,20 @@ def build_refresh_sensor() -> dg.AutomationConditionSensorDefinition:
     )
 
 
-def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
-    """Return the asset `import_counts`: recordings by user and source."""
-    titles = {connector.source_app: connector.title for connector in connectors}
+def build_assets(connectors: Iterable[Connector]) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Return all assets of these sources."""
+    known = {connector.source_app: connector for connector in connectors}
+    titles = {source_app: connector.title for source_app, connector in known.items()}
+    sources = [recordings_key(connector) for connector in known.values()]
 
     @dg.asset(
-        name="import_counts",
-        deps=[["recordings", source_app] for source_app in titles],
+        deps=sources,
         group_name=_GROUP,
         kinds={"postgres", "pandas"},
         description="How many calls of which source each user has.",
         automation_condition=refresh_condition(),
     )
-    def import_counts(postgres: PostgresResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def import_counts(postgres: PostgresResource) -> dg.MaterializeResult[None]:
         with postgres.connection() as conn:
             counts = read_import_counts(conn)
             months, undated = read_months(conn, _first_month(datetime.now(UTC)))
@@ -107,16 +102,8 @@ def build_import_counts(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
             metadata=_describe_counts(counts, table, titles) | _describe_months(months.rename(columns=titles), undated)
         )
 
-    return import_counts
-
-
-def build_import_health(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
-    """Return the asset `import_health`: how each account is."""
-    known = {connector.source_app: connector for connector in connectors}
-
     @dg.asset(
-        name="import_health",
-        deps=[["recordings", source_app] for source_app in known],
+        deps=sources,
         group_name=_GROUP,
         kinds={"postgres"},
         description="Each account: its problem, what is new in 24 hours, waiting or failed, last success, next sync.",
@@ -127,7 +114,7 @@ def build_import_health(connectors: Iterable[Connector]) -> dg.AssetsDefinition:
             health = read_health(conn, MOST_ROWS)
         return dg.MaterializeResult(metadata=_describe_health(health, known, datetime.now(UTC)))
 
-    return import_health
+    return [*map(recordings_asset, known.values()), import_counts, import_health]
 
 
 # --- import_counts ------------------------------------------------------------------------------------------------

@@ -37,25 +37,15 @@ class CoverageConfig(dg.Config):
     month: str = Field(default="", description="For instance 2024-05; empty means this month.")
 
 
-def build_coverage(
-    connectors: Iterable[Connector],
-) -> tuple[list[dg.AssetChecksDefinition], list[Any]]:
+def build_coverage(connectors: Iterable[Connector]) -> tuple[list[dg.AssetChecksDefinition], list[Any]]:
     """Return the check of each source that can be asked for a month, and the jobs that run them."""
-    checks, jobs = [], []
-    for connector in connectors:
-        if connector.partitioned:
-            checks.append(_build_check(connector))
-            jobs.append(_build_job(connector))
-    return checks, jobs
-
-
-def _name(verb: str, connector: Connector) -> str:
-    return f"{verb}_{connector.source_app.replace('-', '_')}"
+    asked = [connector for connector in connectors if connector.partitioned]
+    return [_build_check(each) for each in asked], [_build_job(each) for each in asked]
 
 
 def _build_job(connector: Connector) -> Any:
     return dg.define_asset_job(
-        _name("check_coverage", connector),
+        f"check_coverage_{connector.dagster_name}",
         selection=dg.AssetSelection.checks(dg.AssetCheckKey(recordings_key(connector), CHECK_NAME)),
         description=f"Compares what {connector.title} lists for a user and month with what is in the library, call by "
         "call. Choose Launchpad to say for whom and which month.",
@@ -66,14 +56,14 @@ def _build_job(connector: Connector) -> Any:
 
 def _build_check(connector: Connector) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
-        name=_name("compare", connector),
+        name=f"compare_{connector.dagster_name}",
         description=f"Compares what {connector.title} lists with what is in the library.",
         specs=[
             dg.AssetCheckSpec(
                 CHECK_NAME,
                 asset=recordings_key(connector),
                 description=f"What {connector.title} lists for an account and month is in the library, or it is said "
-                f"why not. The job {_name('check_coverage', connector)} runs it for any user and month; see the "
+                f"why not. The job check_coverage_{connector.dagster_name} runs it for any user and month; see the "
                 "Execution history for what it found.",
             )
         ],
@@ -124,7 +114,7 @@ def _judge(
 ) -> dg.AssetCheckResult:
     missing = sum(each.counts["missing"] for each in compared)
     failed = sum(each.counts["failed"] for each in compared)
-    listed = sum(len(each.items) - each.counts["no longer listed"] for each in compared)
+    listed = sum(each.listed for each in compared)
     whose = f"{compared[0].label}, " if len(compared) == number == 1 else ""
     told = [f"{whose}{month.start:%B %Y}: {listed} listed, {missing} missing, {failed} failed."]
     if not number:
@@ -140,7 +130,8 @@ def _judge(
     metadata: dict[str, Any] = {}
     if compared:
         headings = ["Account", "Listed", *(verdict.capitalize() for verdict in VERDICTS)]
-        metadata["accounts"] = dg.MetadataValue.md(to_markdown(headings, map(count_cells, compared)))
+        figures = [(each.label, each.listed, *(each.counts[verdict] for verdict in VERDICTS)) for each in compared]
+        metadata["accounts"] = dg.MetadataValue.md(to_markdown(headings, figures))
     differences = [(each.label, item) for each in compared for item in each.differences]
     differences.sort(key=lambda pair: _URGENCY.index(pair[1].verdict))
     if differences:
@@ -162,10 +153,3 @@ def _judge(
         description=" ".join(told),
         metadata=metadata,
     )
-
-
-def count_cells(coverage: Coverage) -> list[Any]:
-    """Return the figures of an account as a row: whose, how many are listed, how many of each verdict."""
-    counts = coverage.counts
-    listed = len(coverage.items) - counts["no longer listed"]
-    return [coverage.label, listed, *(counts[verdict] for verdict in VERDICTS)]

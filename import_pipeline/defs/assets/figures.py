@@ -5,6 +5,7 @@ The assets and their checks show them. Read across all users, in nobody's name; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -44,14 +45,9 @@ class Health:
 
 def read_import_counts(conn: _Connection) -> pd.DataFrame:
     """Count the recordings of all users: ids of users × identifiers of sources, whole numbers."""
-    import pandas as pd  # slow to import, and needed only here
-
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query("count_recordings_by_user")).fetchall()
-    named = [(user_id, _name_of(source), number) for user_id, source, number in rows]
-    counted = _fold(pd.DataFrame(named, columns=["user", "source", "recordings"]))
-    frame = counted.pivot_table(index="user", columns="source", values="recordings", aggfunc="sum", fill_value=0)
-    return frame.astype("int64")
+    return _tabulate(rows, "user")
 
 
 def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:
@@ -70,14 +66,11 @@ def read_months(conn: _Connection, since: datetime) -> tuple[pd.DataFrame, int]:
     with acting_as(conn, None), conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query("count_recordings_by_month"), {"since": since}).fetchall()
     others = sum(number for _, month, number in rows if month is None)
-    dated = [(_name_of(source_app), month, number) for source_app, month, number in rows if month is not None]
-    counted = _fold(pd.DataFrame(dated, columns=["source", "month", "recordings"]))
-    frame = counted.pivot_table(index="month", columns="source", values="recordings", aggfunc="sum", fill_value=0)
-    if dated:
-        first, last = min(month for _, month, _ in dated), max(month for _, month, _ in dated)
-        months = pd.period_range(first, last, freq="M").strftime("%Y-%m")
+    frame = _tabulate([(month, source, number) for source, month, number in rows if month is not None], "month")
+    if not frame.empty:
+        months = pd.period_range(frame.index.min(), frame.index.max(), freq="M").strftime("%Y-%m")
         frame = frame.reindex(months, fill_value=0)
-    return frame.astype("int64"), others
+    return frame, others
 
 
 def read_health(conn: _Connection, limit: int) -> Health:
@@ -95,15 +88,16 @@ def name_users(conn: _Connection, user_ids: list[UUID]) -> dict[UUID, str]:
     return {user_id: found.get(user_id, str(user_id)) for user_id in user_ids}
 
 
-def _name_of(source_app: str | None) -> str:
-    return one_line(source_app or "") or NO_SOURCE
+def _tabulate(rows: Sequence[tuple[Any, str | None, int]], of: str) -> pd.DataFrame:
+    """Return whole numbers: users or months × sources; the smaller ones of very many sources are counted as one."""
+    import pandas as pd  # slow to import, and needed only here
 
-
-def _fold(counted: pd.DataFrame) -> pd.DataFrame:
-    """Count the smaller ones of very many sources as one."""
+    named = [(row, one_line(source or "") or NO_SOURCE, number) for row, source, number in rows]
+    counted = pd.DataFrame(named, columns=[of, "source", "recordings"])
     largest = counted.groupby("source")["recordings"].sum().sort_values(ascending=False).head(_MOST_SOURCES)
-    is_large = counted["source"].isin(largest.index)
-    return counted.assign(source=counted["source"].where(is_large, OTHER_SOURCES))
+    counted["source"] = counted["source"].where(counted["source"].isin(largest.index), OTHER_SOURCES)
+    frame = counted.pivot_table(index=of, columns="source", values="recordings", aggfunc="sum", fill_value=0)
+    return frame.astype("int64")
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
