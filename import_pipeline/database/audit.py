@@ -92,19 +92,22 @@ def find_findings(conn: _Connection, rule: str | None = None) -> list[Finding]:
             schemas = cursor.execute(query("audit_schemas")).fetchall()
         with conn.cursor(row_factory=tuple_row) as cursor:
             for name in RULES if rule is None else [rule]:
-                if name == "foreign-triggers":
-                    findings += [Finding(name, *row) for row in find_planted_triggers(cursor, TENANCY_TABLES)]
                 if name == "vault-roles":
                     findings += find_unknown_roles(conn)
                     continue
+                found: list[Finding] = []
+                if name == "foreign-triggers":
+                    found += [Finding(name, *row) for row in find_planted_triggers(cursor, TENANCY_TABLES)]
+                told = {finding.object for finding in found}
                 cursor.execute(
                     query(f"audit_{name.replace('-', '_')}"),
                     {"schemas": schemas, "migrates": False, "tables": list(LIBRARY_TABLES)},
                 )
-                if name == "foreign-triggers":
-                    findings += find_new_triggers(conn)
-                told = {finding.object for finding in findings if finding.rule == name}
-                findings += [finding for row in cursor if (finding := Finding(name, *row)).object not in told]
+                found += [finding for row in cursor if (finding := Finding(name, *row)).object not in told]
+                if name == "foreign-triggers":  # last, as the least that is said of a trigger
+                    told = {finding.object for finding in found}
+                    found += [finding for finding in find_new_triggers(conn) if finding.object not in told]
+                findings += found
     return findings
 
 

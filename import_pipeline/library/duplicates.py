@@ -177,6 +177,7 @@ def _has_recordings(conn: Connection) -> bool:
             return False
         if cursor.execute(query("hides_recordings")).fetchone():
             raise MigrationError(
-                "Row-level security hides recordings from this login: use the one that owns the tables."
+                "Row-level security hides recordings from this login: use the one that owns the tables, with "
+                "IMPORT_PIPELINE_MIGRATION_URL."
             )
     return True

@@ -203,5 +203,5 @@ def _require_sight(conn: _Connection) -> None:
     if hidden:
         raise ErasureError(
             f"Row-level security hides rows of {', '.join(hidden)} from the login {conn.info.user!r}: use the one that "
-            "owns the tables. Nothing was erased."
+            "owns the tables, with IMPORT_PIPELINE_MIGRATION_URL. Nothing was erased."
         )

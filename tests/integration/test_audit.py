@@ -241,6 +241,20 @@ LEFT_OPEN: dict[str, tuple[str, tuple[str, str, str]]] = {
         " revoke create on schema public from service_role",
         ("foreign-owners", "danger", "table public.vaults"),
     ),
+    "a trigger that was not there when the database was migrated": (
+        "create trigger slow before insert on public.recordings for each row"
+        " execute function suppress_redundant_updates_trigger()",
+        ("foreign-triggers", "warning", "trigger slow on public.recordings"),
+    ),
+    "a role in vaults that the importer does not know": (
+        "alter table vault_memberships drop constraint vault_memberships_role_check;"
+        " insert into auth.users (email) values ('ana@example.com');"
+        " insert into banks (name, type) values ('Acme', 'business');"
+        " insert into vaults (bank_id, name, vault_type) select id, 'Calls', 'personal' from banks limit 1;"
+        " insert into vault_memberships (vault_id, user_id, role)"
+        " select v.id, u.id, 'reader' from vaults as v, auth.users as u limit 1",
+        ("vault-roles", "warning", "role 'reader' in vaults"),
+    ),
     "a trigger of somebody else's session": (
         "create role stranger_of_test login;"
         " create function pg_temp.f() returns trigger language plpgsql as 'begin return new; end';"

@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from import_pipeline.database import migrations
 from import_pipeline.database.embedded import open_server
-from import_pipeline.database.migrations import Migration, objects, superseded
+from import_pipeline.database.migrations import Migration, objects, running, superseded
 from import_pipeline.database.sql import migration_files
 from import_pipeline.errors import DatabaseUnavailableError, MigrationDriftError, MigrationError
 
@@ -243,8 +243,20 @@ def test_a_connection_within_a_transaction_is_refused(empty_database_url: str) -
 
 def test_a_role_that_may_not_read_the_history_is_told_so(conn: psycopg.Connection[Any]) -> None:
     conn.execute("set role authenticated")
-    with pytest.raises(MigrationError, match="history cannot be read: permission denied"):
+    with pytest.raises(MigrationError, match="history cannot be read: permission denied") as refusal:
         migrations.check(conn)
+    assert "Set IMPORT_PIPELINE_MIGRATION_URL" in str(refusal.value)
+
+
+def test_who_waits_for_another_session_to_migrate_is_told_which(
+    conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "_WAIT_FOR_OTHERS", "100ms")
+    with psycopg.connect(database_url) as other:
+        other.execute("select pg_advisory_lock(%s)", [running._LOCK_KEY])
+        with pytest.raises(MigrationError):
+            migrations.apply(conn)
+        assert f"process {other.info.backend_pid} of the login {other.info.user} holds" in caplog.text
 
 
 # -- Files ------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ def _explain(error: psycopg.Error, migration: Migration | None) -> str:
             "Another session holds a lock on the table: wait for it, or end it"
             " (`select pid, state, query from pg_stat_activity where xact_start is not null`), and migrate again."
         )
+    if migration is None and isinstance(error, psycopg.errors.InsufficientPrivilege):
+        hint = "Set IMPORT_PIPELINE_MIGRATION_URL to the address of the login that owns the tables."
     lines = [
         f"{where}: {diagnostics.message_primary} (SQLSTATE {error.sqlstate})",
         diagnostics.message_detail,

@@ -147,6 +147,10 @@ def _apply_next(
         conn.execute("set transaction isolation level read committed")
         conn.execute("set local statement_timeout = 0")
         conn.execute("select set_config('lock_timeout', %s, true)", [_WAIT_FOR_OTHERS])
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            holder = cursor.execute(query("find_lock_holder"), {"key": _LOCK_KEY}).fetchone()
+        if holder is not None:
+            logger.warning("Waiting for the lock of migrate, which process %s of the login %s holds.", *holder)
         conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
         conn.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_seconds}s"])
         conn.execute(objects.OWN_PATH)
