@@ -236,6 +236,17 @@ order by 1
 -- roles in vaults that the importer does not know.
 select import_pipeline.known_triggers(), import_pipeline.unknown_vault_roles()
 
+-- find_lock_holder: Returns the process that holds an advisory lock with a key of 64 bits, and its login.
+select l.pid, a.usename
+from pg_catalog.pg_locks as l
+left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+where l.locktype = 'advisory'
+    and l.granted
+    and l.objsubid = 1
+    and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = pg_catalog.current_database())
+    and (l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8 = %(key)s
+limit 1
+
 -- find_owners_tables: Returns the tables under the names of a call library that were here before us: each that we made
 -- has a policy of ours, and the schema auth a comment.
 select c.oid
