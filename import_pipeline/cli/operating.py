@@ -48,6 +48,8 @@ def migrate(check: bool, export_to: Path | None, yes: bool, as_json: bool) -> No
         return
     with Database(database_url()) as database, database.connect_as_owner() as conn:
         if not check and migrations.find_pending(conn):
+            for run in migrations.find_working_runs(conn):
+                say(f"Run {printable(run)} is working. End it first: the calls of an earlier version will fail.")
             _require_agreement(migrations.find_changes(conn), yes)
         new = [] if check else [finding.object for finding in find_new_triggers(conn)]
         applied = [] if check else [migration.filename for migration in migrations.apply(conn)]

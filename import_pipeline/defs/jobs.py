@@ -65,6 +65,8 @@ def apply_migrations(context: dg.OpExecutionContext, config: MigrateConfig, post
     """Return the versions that were applied now."""
     with postgres.connection_as_owner() as conn:
         pending = [] if config.check_only or config.agreed else migrations.find_pending(conn)
+        for run in migrations.find_working_runs(conn) if pending else ():
+            context.log.warning(f"Run {run} is working. If it is of an earlier version, its calls will fail.")
         if pending and (changes := find_changes(conn)):
             raise dg.Failure(
                 description="Nothing was changed yet. To do this to the library that is there, run it again with "

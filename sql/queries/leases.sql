@@ -26,6 +26,9 @@ select holder, holder_process, heartbeat_at
 from import_pipeline.leases
 where account_id = %(account_id)s and lane = %(lane)s
 
+-- find_working_runs: Returns the runs that work on accounts now.
+select distinct holder from import_pipeline.leases where expires_at > now() order by holder
+
 -- release_lease: Gives back what a run holds of an account.
 delete from import_pipeline.leases where account_id = %(account_id)s and holder = %(holder)s
 

@@ -236,8 +236,9 @@ order by 1
 -- roles in vaults that the importer does not know.
 select import_pipeline.known_triggers(), import_pipeline.unknown_vault_roles()
 
--- find_lock_holder: Returns the process that holds an advisory lock with a key of 64 bits, and its login.
-select l.pid, a.usename
+-- find_lock_holder: Returns the process that holds an advisory lock with a key of 64 bits, its login, the name of its
+-- program, and since when it is connected, as far as this login may know it.
+select l.pid, a.usename, a.application_name, a.backend_start
 from pg_catalog.pg_locks as l
 left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
 where l.locktype = 'advisory'

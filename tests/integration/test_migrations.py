@@ -14,6 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 import servers
+import tenants
+from commands import Shell
 from psycopg.types.json import Jsonb
 
 from import_pipeline.database import migrations
@@ -251,12 +253,39 @@ def test_a_role_that_may_not_read_the_history_is_told_so(conn: psycopg.Connectio
 def test_who_waits_for_another_session_to_migrate_is_told_which(
     conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(running, "_SOON", "100ms")
     monkeypatch.setattr(running, "_WAIT_FOR_OTHERS", "100ms")
-    with psycopg.connect(database_url) as other:
+    with psycopg.connect(database_url, application_name="nightly") as other:
         other.execute("select pg_advisory_lock(%s)", [running._LOCK_KEY])
-        with pytest.raises(MigrationError):
+        holder = f"process {other.info.backend_pid} of the login {other.info.user} holds (nightly, connected since 20"
+        with pytest.raises(MigrationError) as refusal:
             migrations.apply(conn)
-        assert f"process {other.info.backend_pid} of the login {other.info.user} holds" in caplog.text
+        assert f"Waiting for the lock of migrate, which {holder}" in caplog.text
+        assert f"Nothing was changed. The lock of migrate is one that {holder}" in str(refusal.value)
+    assert migrations.apply(conn) == []
+
+
+def test_runs_that_work_while_somebody_migrates_are_named_first(
+    conn: psycopg.Connection[Any], database_url: str, shell: Shell
+) -> None:
+    """Of an earlier version each of their calls would fail from then on."""
+    ana = tenants.make_user(conn)
+    account_id = conn.execute(
+        "insert into import_sources (user_id, source_app) values (%s, 'demo') returning id", [ana.id]
+    ).fetchone()
+    conn.execute(
+        "insert into import_pipeline.leases (account_id, lane, holder, holder_process, expires_at)"
+        " values (%s, 'live', 'run-of-before', 'x', now() + interval '1 minute')",
+        account_id,
+    )
+    conn.commit()
+    shell.set(DATABASE_URL=database_url)
+    assert "run-of-before" not in shell.run("migrate").stderr, "nothing is pending"
+    (last,) = conn.execute("select max(version) from import_pipeline.schema_migrations").fetchall()[0]
+    conn.execute("delete from import_pipeline.schema_migrations where version = %s", [last])
+    conn.commit()
+    told = shell.run("migrate").stderr
+    assert "Run run-of-before is working. End it first" in told
 
 
 # -- Files ------------------------------------------------------------------------------------------------------------

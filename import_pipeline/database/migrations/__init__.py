@@ -10,7 +10,7 @@ from import_pipeline.database.migrations.files import Migration, export, load
 from import_pipeline.database.migrations.history import AppliedMigration, MigrationStatus
 from import_pipeline.database.migrations.objects import Drift
 from import_pipeline.database.migrations.plan import Change, find_changes
-from import_pipeline.database.migrations.running import apply, check, find_pending
+from import_pipeline.database.migrations.running import apply, check, find_pending, find_working_runs
 
 __all__ = [
     "AppliedMigration",
@@ -23,5 +23,6 @@ __all__ = [
     "export",
     "find_changes",
     "find_pending",
+    "find_working_runs",
     "load",
 ]

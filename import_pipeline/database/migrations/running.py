@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from import_pipeline.database.connections import without_limit
 from import_pipeline.database.migrations import history, objects, superseded
@@ -22,12 +22,15 @@ from import_pipeline.database.migrations.explaining import translated, warnings_
 from import_pipeline.database.migrations.files import Migration, load
 from import_pipeline.database.migrations.history import AppliedMigration, MigrationStatus
 from import_pipeline.database.sql import query
-from import_pipeline.errors import MigrationDriftError, MigrationError
+from import_pipeline.database.tenancy import acting_as
+from import_pipeline.errors import ConfigurationError, MigrationDriftError, MigrationError, one_line
 
 logger = logging.getLogger(__name__)
 
 _LOCK_KEY = 0x696D706F7274  # "import", so that it can be recognised in pg_locks
 _INDEX = re.compile(r"^create (?:unique )?index [^;]*", re.MULTILINE)
+_SOON = "5s"
+"""After so long it is told who has the lock: another process that migrates, or anybody who took it."""
 _WAIT_FOR_OTHERS = "15min"  # another process may be building an index over years of calls
 
 Connection = psycopg.Connection[Any]
@@ -146,12 +149,7 @@ def _apply_next(
         # A snapshot taken before the lock was granted would not show what the others did.
         conn.execute("set transaction isolation level read committed")
         conn.execute("set local statement_timeout = 0")
-        conn.execute("select set_config('lock_timeout', %s, true)", [_WAIT_FOR_OTHERS])
-        with conn.cursor(row_factory=tuple_row) as cursor:
-            holder = cursor.execute(query("find_lock_holder"), {"key": _LOCK_KEY}).fetchone()
-        if holder is not None:
-            logger.warning("Waiting for the lock of migrate, which process %s of the login %s holds.", *holder)
-        conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
+        _take_lock(conn)
         conn.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_seconds}s"])
         conn.execute(objects.OWN_PATH)
 
@@ -172,6 +170,50 @@ def _apply_next(
         left = objects.expected_after(objects.recorded(conn) if known else {}, before, objects.describe(conn))
         history.record(conn, migration, left)
         return migration
+
+
+def _take_lock(conn: Connection) -> None:
+    """Wait until nobody else migrates.
+
+    Raises:
+        MigrationError: It takes too long; the message says who holds the lock.
+    """
+    try:
+        _lock_within(conn, _SOON)
+        return
+    except psycopg.errors.LockNotAvailable:
+        logger.warning("Waiting for the lock of migrate, which %s.", _describe_holder(conn))
+    try:
+        _lock_within(conn, _WAIT_FOR_OTHERS)
+    except psycopg.errors.LockNotAvailable:
+        raise MigrationError(
+            f"Nothing was changed. The lock of migrate is one that {_describe_holder(conn)}: end that, or try later."
+        ) from None
+
+
+def _lock_within(conn: Connection, time: str) -> None:
+    with conn.transaction():
+        conn.execute("select set_config('lock_timeout', %s, true)", [time])
+        conn.execute("select pg_advisory_xact_lock(%s)", [_LOCK_KEY])
+
+
+def _describe_holder(conn: Connection) -> str:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("find_lock_holder"), {"key": _LOCK_KEY}).fetchone()
+    if row is None:
+        return "another session held until now"
+    pid, login, program, since = row
+    told = f"process {pid} of the login {one_line(login or '?')} holds ({one_line(program or 'a program without name')}"
+    return f"{told}, connected since {since:%Y-%m-%d %H:%M:%S %Z})" if since else f"{told})"
+
+
+def find_working_runs(conn: Connection) -> list[str]:
+    """Return the runs that work on accounts now; where one is of an earlier version, its calls fail after migrating."""
+    try:
+        with reading(conn), acting_as(conn, None), conn.cursor(row_factory=scalar_row) as cursor:
+            return [one_line(run) for run in cursor.execute(query("find_working_runs"))]
+    except (MigrationError, ConfigurationError):  # nothing of ours is there yet
+        return []
 
 
 def _compare(
