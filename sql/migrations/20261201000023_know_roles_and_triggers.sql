@@ -1,5 +1,6 @@
--- Roles in vaults may have other names than ours in a library that was there before, and who is alone in a bank has all of
--- it but where they are a guest, whatever other roles are called. What the importer does not know is named, by `migrate` and by `audit`.
+-- Roles in vaults may have other names than ours in a library that was there before, and who is alone in a bank has
+-- all of it but where they are a guest, whatever other roles are called. What the importer does not know is named, by
+-- `migrate` and by `audit`.
 
 
 -- 1. Which vaults a user may write to -------------------------------------------------------------------------------

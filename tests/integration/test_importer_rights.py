@@ -33,6 +33,8 @@ Connection = psycopg.Connection[Any]
 LOGIN = "importer_of_test"
 SPEECH = "[00:00:01] Zoe: Hello."
 
+WRITTEN = ("recordings", "vault_entries", "import_items", "sync_jobs")
+
 
 @pytest.fixture
 def login_url(conn: Connection, database_url: str) -> Iterator[str]:
@@ -245,7 +247,7 @@ def test_a_run_for_somebody_without_an_account_writes_nothing_and_an_explicit_ca
     with psycopg.connect(login_url, autocommit=True) as login:
 
         def run() -> None:
-            with acting_as(login, id_of("zoe")):
+            with acting_as(login, id_of("zoe"), writes=WRITTEN):
                 (written,) = insert_recordings(login, id_of("zoe"), [record])
                 assert written.is_new
                 login.execute(sql.query("record_outcomes"), item("zoe", recording_id=written.recording_id))
@@ -254,7 +256,7 @@ def test_a_run_for_somebody_without_an_account_writes_nothing_and_an_explicit_ca
             run()
         with (
             pytest.raises(errors.InsufficientPrivilege, match="sync jobs of claimed accounts"),
-            acting_as(login, id_of("zoe")),
+            acting_as(login, id_of("zoe"), writes=WRITTEN),
         ):
             login.execute("insert into public.sync_jobs (user_id) values (%s)", [id_of("zoe")])
         assert conn.execute("select count(*) from recordings").fetchone() == (len(RECORDINGS),)

@@ -288,7 +288,7 @@ def test_the_folder_is_chosen_when_the_run_needs_it(tmp_path: Path, monkeypatch:
 def test_an_address_of_a_folder_means_the_folder(tmp_path: Path, scheme: str) -> None:
     manager = StreamIOManager(base=f"{scheme}{tmp_path}/b")
     manager.handle_output(context("run", "connect"), [ACCOUNT])
-    assert manager.read_accounts("run") == [ACCOUNT]
+    assert manager.load_input(context("run", "connect")) == [ACCOUNT]
     assert (tmp_path / "b" / "run" / "connect" / "result.sealed").stat().st_mode & 0o077 == 0
     assert manager.remove_runs_of([], ["run"]) == 1
     assert not list((tmp_path / "b").iterdir())
