@@ -250,6 +250,15 @@ def test_a_role_that_may_not_read_the_history_is_told_so(conn: psycopg.Connectio
     assert "Set IMPORT_PIPELINE_MIGRATION_URL" in str(refusal.value)
 
 
+def test_an_export_follows_no_link_that_others_laid_in_its_way(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "migrations", tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / migrations.load()[0].filename).symlink_to(elsewhere)
+    with pytest.raises(FileExistsError):
+        migrations.export(folder)
+    assert not elsewhere.exists()
+
+
 def test_who_waits_for_another_session_to_migrate_is_told_which(
     conn: psycopg.Connection[Any], database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,7 +57,9 @@ def export(directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     for path, migration in targets.items():
         if not path.exists():
-            path.write_text(migration.sql, encoding="utf-8", newline="\n")
+            # Of a name that can be guessed: a link that others laid in its way leads nowhere.
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(migration.sql)
     return list(targets)
 
 
