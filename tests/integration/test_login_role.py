@@ -257,5 +257,10 @@ def test_on_the_embedded_server_commands_import_as_the_login_and_it_reaches_no_o
             assert login.execute("select session_user").fetchone() == ("import_login",)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 login.execute("set role postgres")
+    outcome = command_line.run("audit")
+    assert outcome.code == 1
+    assert "trigger who on public.recordings" in outcome.stdout, "it was not there when the database was migrated"
+    assert "1 finding: 0 dangerous" in outcome.stderr
+    assert command_line.run("migrate").code == 0
     assert command_line.run("audit").code == 0
     assert command_line.run("erase", "--user", "nobody@example.com", "--yes").code == 2
