@@ -7,7 +7,7 @@ import threading
 import webbrowser
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
@@ -27,8 +27,10 @@ from import_pipeline.errors import (
 )
 from import_pipeline.library.accounts import activate_account, ensure_account, find_account
 from import_pipeline.library.ledger import count_recordings
-from import_pipeline.providers.keys import KeyRing, Secrets, open_key_ring
 from import_pipeline.records import Access, Account, JsonObject
+
+if TYPE_CHECKING:
+    from import_pipeline.providers.keys import KeyRing, Secrets
 
 _KIND_NAMES = {"api-key": "API key", "oauth": "OAuth connection", "server-to-server": "server-to-server app"}
 _CONNECT_AGAIN = re.compile(r" (Its access has ended: run|Run) `import-pipeline connect[^`]*`[^.]*\.")
@@ -75,6 +77,8 @@ def connect(
     try:
         with open_session(user, creates_user=True) as (database, conn, user_id):
             # What could stop it at the end is told before anybody has typed anything.
+            from import_pipeline.providers.keys import Secrets, open_key_ring  # loads cryptography
+
             ring = open_key_ring(is_embedded=database.is_embedded)
             options = options or _earlier_options(conn, user_id, connector)
             chosen, fields = read_credential(connector, kinds, for_consent=by_consent)
@@ -137,6 +141,8 @@ def rotate_key(as_json: bool) -> None:
     from import_pipeline.providers.credentials import rotate_keys
 
     with open_database() as database, database.connect() as conn:
+        from import_pipeline.providers.keys import open_key_ring
+
         ring = open_key_ring(is_embedded=database.is_embedded)
         number = rotate_keys(conn, ring)
     if as_json:

@@ -55,12 +55,12 @@ def open_session(
 
 
 def _find_or_create(database: Database, conn: psycopg.Connection[Any], user: str | None) -> UUID:
-    from import_pipeline.connectors.file_upload.fences import is_address
-
     email = user or default_user()
     try:
         return find_user(conn, email)
     except UnknownUserError:
+        from import_pipeline.connectors.file_upload.fences import is_address  # loads the HTTP client
+
         if not is_address(email):
             raise ConfigurationError(f"{email!r} is not an e-mail address.") from None
         with database.connect_as_owner() as owner:
