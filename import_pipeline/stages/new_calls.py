@@ -58,6 +58,7 @@ def write_new(
             sync(conn, pending)
             counts = count(counted_now)
             advance(conn, account, len(outcomes), counts.skipped)
+            sync(conn, pending)  # a client that is cut off before its COMMIT must keep no locks
     except (psycopg.Error, UnicodeEncodeError) as error:
         if conn.broken or is_about_every_row(error):
             raise
