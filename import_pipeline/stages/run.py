@@ -96,9 +96,9 @@ def is_repeated_by_a_person(context: dg.OpExecutionContext) -> bool:
     return context.run.parent_run_id is not None and "dagster/retry_number" not in context.run.tags
 
 
-def lane_of(context: dg.OpExecutionContext) -> Lane:
-    """Say whether this run imports what is new or, having a partition, a month of history."""
-    return "history" if context.has_partition_key else "live"
+def lane_of(run: dg.DagsterRun) -> Lane:
+    """Say whether a run imports what is new or, having a partition, a month of history."""
+    return "history" if PARTITION_TAG in run.tags else "live"
 
 
 @dg.resource(required_resource_keys={"postgres"}, description="Keeps the leases of a run's accounts while it works.")
@@ -107,11 +107,10 @@ def lease_keeper(context: dg.InitResourceContext) -> Iterator[LeaseKeeper]:
     run, instance = context.run, context.instance
     if run is None or instance is None:
         raise dg.DagsterInvariantViolationError("Leases are kept only within a run.")
-    lane: Lane = "history" if PARTITION_TAG in run.tags else "live"
     with LeaseKeeper(
         context.resources.postgres.connection,
         run.root_run_id or run.run_id,
-        lane,
+        lane_of(run),
         lambda run_id: is_run_over(instance, run_id),
     ) as keeper:
         yield keeper
@@ -122,5 +121,5 @@ def open_http(
 ) -> HttpClient:
     """Return the client by which this run asks for an account; backfills and first runs leave a reserve to others."""
     storage = Storage(postgres.connection, postgres.is_embedded)
-    lane: Lane = "history" if account.last_sync_at is None else lane_of(context)
+    lane: Lane = "history" if account.last_sync_at is None else lane_of(context.run)
     return open_client(connector, account, storage, lane)
