@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from import_pipeline.database.connections import set_locally, sync
+from import_pipeline.database.connections import prepares, set_locally, sync
 from import_pipeline.database.errors import is_about_every_row
 from import_pipeline.database.sql import columns, query
 from import_pipeline.database.tenancy import acting_at_once
@@ -93,6 +93,6 @@ def _send_rows(conn: psycopg.Connection[Any], pending: psycopg.Pipeline | None, 
     for number, part in enumerate(cut_parts(rows)):
         if number:  # a server that waits for long for the next part must be able to end the transaction
             sync(conn, pending)
-        conn.execute(query("insert_recordings"), columns_of(part), prepare=True)
+        conn.execute(query("insert_recordings"), columns_of(part), prepare=prepares(conn))
     entries: list[dict[str, UUID]] = [{"vault_id": row["vault_id"], "recording_id": row["id"]} for row in rows]
-    conn.execute(query("insert_vault_entries"), columns(entries), prepare=True)
+    conn.execute(query("insert_vault_entries"), columns(entries), prepare=prepares(conn))
