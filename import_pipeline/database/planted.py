@@ -25,8 +25,6 @@ IMPORTED_TABLES = (
     "public.recordings", "public.vault_entries", "public.import_sources", "public.sync_jobs", "public.import_items"
 )  # fmt: skip
 """What imports write in the owner's schema; the query knows them too."""
-
-
 LIBRARY_TABLES = (*TENANCY_TABLES, *IMPORTED_TABLES)
 
 

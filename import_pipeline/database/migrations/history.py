@@ -160,21 +160,12 @@ def record(conn: Connection, migration: Migration | AppliedMigration, definition
             migration.version,
             migration.name,
             migration.checksum,
-            Jsonb(
-                {
-                    "server": objects.server_major(conn),
-                    "definitions": dict(definitions),
-                    "triggers": _list_triggers(conn),
-                }
-            ),
+            Jsonb({"server": objects.server_major(conn), "definitions": dict(definitions)}),
         ],
     )
 
 
 def note_triggers(conn: Connection) -> None:
     """Take the triggers that are on the library's tables for known from now on."""
-    conn.execute(query("note_triggers"), {"triggers": Jsonb(_list_triggers(conn))})
-
-
-def _list_triggers(conn: Connection) -> list[str]:
-    return [identify(trigger, function) for trigger, function in list_triggers(conn).items()]
+    known = [identify(trigger, function) for trigger, function in list_triggers(conn).items()]
+    conn.execute(query("note_triggers"), {"triggers": Jsonb(known)})
